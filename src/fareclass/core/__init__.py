@@ -1,0 +1,1 @@
+"""The words of the system: values that cross stages. No I/O, no rules about order."""

@@ -1,0 +1,44 @@
+"""What the core tells the rest of the program after the fact."""
+
+import msgspec
+
+from fareclass.core.outcomes import Outcome
+from fareclass.core.tiers import Tier
+from fareclass.core.usage import Usage
+
+
+class Finished(msgspec.Struct, kw_only=True):
+    """One request, ended: exactly one per request (R6). It is the ledger entry (R35) and feeds the metrics (R42).
+
+    Times are microseconds since the epoch, None where the request never came so far.
+    `usage` of a request without a first token holds its estimates, and `cost_pico` is 0.
+    `estimated`: the engine gave no usage, so these counts are ours.
+    Projects, keys and models are ids or names; empty where the caller was not known.
+    """
+
+    id: str
+    caller_id: str = ""
+    project: str = ""
+    key: str = ""
+    tags: str = "{}"
+    model: str = ""
+    endpoint: str
+    requested_tier: Tier = Tier.DEFAULT
+    served_tier: Tier = Tier.DEFAULT
+    outcome: Outcome
+    code: str = ""
+    streamed: bool = False
+    usage: Usage = Usage()
+    estimated: bool = False
+    cost_pico: int = 0
+    book_version: int = 0
+    arrived_us: int
+    started_us: int | None = None
+    first_token_us: int | None = None
+    ended_us: int
+    queue_ms: int = 0
+    paused_ms: int = 0
+    pauses: int = 0
+    restarts: int = 0
+    replica: str = ""
+    longest_gap_ms: int = 0

@@ -1,0 +1,61 @@
+"""Every bound of the program, named, in one place (R14). Sizes in bytes unless the name says otherwise."""
+
+BODY_BYTES = 32 * 1024 * 1024
+"""A request body larger than this is refused before it is read."""
+ADMIN_BODY_BYTES = 256 * 1024
+QUEUE_BYTES = 512 * 1024 * 1024
+"""Bodies of all tickets that wait for one pool."""
+JSON_DEPTH = 64
+"""Nesting of a request body."""
+WIDTH = 8
+"""Sequences that one request may ask for (`n` × prompts, R49)."""
+MAX_RESTARTS = 3
+"""A ticket that was restarted this often is left alone (R11)."""
+MAX_YIELDS = 3
+"""Yields per ticket on an engine that loses a cut prompt (R52)."""
+MAX_PAUSED_S = 600.0
+"""A ticket paused in all for longer ends with an error event (R11)."""
+GATE_TOKENS = 2_048
+"""Prompt tokens that may be under way on a replica for priority and worse to start there (R52)."""
+YIELD_TOKENS = 512
+"""Uncached prompt tokens above which a worse ticket yields its prefill (R52)."""
+CHEAP_CONTINUATION_TOKENS = 256
+"""Default may take from flex and batch only where a continuation recomputes no more (R11)."""
+PROTECTION_S = 0.5
+"""Least time after a resume in which nobody but reserved takes the ticket again (R11)."""
+SSE_COMMENT_S = 15.0
+"""A paused stream gets a comment line this often (R11)."""
+LEDGER_BATCH = 100
+"""Ledger entries in one commit: one statement, of which SQLite's driver keeps 128 texts compiled."""
+LEDGER_INTERVAL_S = 0.002
+"""Least time between two commits of the ledger, so that work under load is committed in groups."""
+LEDGER_WAIT_S = 5.0
+"""An answer whose ledger entry is not on disk after this long is told so (R35)."""
+LEDGER_PENDING = 20_000
+"""Ledger entries that may wait for the disk before new work is refused."""
+ANSWER_BYTES = 64 * 1024 * 1024
+"""An upstream answer that is not streamed may be no larger."""
+EVENT_BYTES = 4 * 1024 * 1024
+"""One server-sent event of an upstream may be no larger."""
+HEADER_VALUE_CHARS = 256
+"""What is kept of a caller's own request id."""
+METRIC_PROJECTS = 200
+"""Projects with a label of their own; later ones share `other` (R42)."""
+NAME_CHARS = 64
+"""Names of projects and keys."""
+MODEL_CHARS = 256
+"""What is kept of a model's name."""
+TAGS = 16
+"""Tags of one key; a tag's value has at most `HEADER_VALUE_CHARS`."""
+WEIGHT = 1_000_000
+"""A project's share inside a tier (R8)."""
+QUOTA = 10**12
+"""Tokens or requests a minute, or concurrent requests (R25)."""
+PRICE_USD = 100_000
+"""USD per 1 M tokens after the multiplier: 92 M tokens at that price still fit a 64-bit amount (R34)."""
+PAGE = 1_000
+"""Objects in one page of a control-plane list."""
+USAGE_ROWS = 10_000
+"""Rows of one usage report; a longer one is refused, as what to narrow."""
+BODY_READ_S = 300.0
+"""A request body may take no longer to arrive."""

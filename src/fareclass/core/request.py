@@ -1,0 +1,43 @@
+"""The one internal form of a generating request, whatever API it came through."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """What the wire understood of a caller's request.
+
+    `path` is the upstream path below `/v1` (`/chat/completions`). `body` holds the API's
+    own fields as they came, `extra` those the API does not know (R50: they pass only if the
+    model says so). `tier_word` is the tier as the caller wrote it. `max_tokens` is the
+    caller's limit on output, None if there was none. `prompt_bytes` is the size of what
+    will be prefilled, from which its tokens are estimated. `width` is `n` × prompts (R49).
+    `continuable` is what the request itself allows of R11; the engine must allow it too.
+    `media_hosts` are the hosts of remote media in it (R47).
+    `arrived_s` is the event loop's clock, `arrived_us` the time of day.
+    """
+
+    id: str
+    caller_id: str
+    endpoint: str
+    path: str
+    token: bytes | None
+    model: str
+    tier_word: str | None
+    stream: bool
+    body: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    max_tokens: int | None
+    width: int
+    size_bytes: int
+    prompt_bytes: int
+    continuable: bool
+    constrained: bool
+    has_tools: bool
+    stop: tuple[str, ...]
+    media_hosts: tuple[str, ...]
+    traceparent: str | None
+    arrived_s: float
+    arrived_us: int

@@ -1,0 +1,1 @@
+"""Who goes next, where. Pure: no clock, socket, task or lock; decisions are returned as effects."""

@@ -1,0 +1,65 @@
+"""May a ticket stand in line at all: can any replica ever run it, and is it within its project's quota (R25, R49)."""
+
+from collections.abc import Iterable
+
+from fareclass.core.outcomes import Outcome
+from fareclass.core.snapshot import Quota
+from fareclass.sched.buckets import Account
+from fareclass.sched.replica import Replica
+from fareclass.sched.ticket import Refuse, Ticket
+
+DOWN_RETRY_S = 2.0
+"""When to come back while no replica is up: about the time in which one is found healthy again."""
+
+
+class Admission:
+    """The quota accounts of a pool, one per project that has a quota, and the checks before the line."""
+
+    __slots__ = ("_accounts",)
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+
+    def unfit(self, ticket: Ticket, replicas: Iterable[Replica]) -> Refuse | None:
+        """Refuse what no replica could run now or ever."""
+        admitting = [replica for replica in replicas if replica.admits(ticket)]
+        widest = max((replica.slots for replica in admitting), default=0)
+        if not admitting:
+            message = f"No replica of this model is given to the {ticket.tier.word} tier."
+            return Refuse(ticket, Outcome.FORBIDDEN, message)
+        if ticket.width > widest:
+            message = f"The request asks for {ticket.width} answers at once; this model runs at most {widest}."
+            return Refuse(ticket, Outcome.INVALID, message)
+        if not any(replica.open for replica in admitting):
+            return Refuse(ticket, Outcome.SHED, "No replica of this model can serve at the moment.", DOWN_RETRY_S)
+        return None
+
+    def hold(self, ticket: Ticket, quota: Quota | None, now: float) -> Refuse | None:
+        """Take the ticket's hold from its project's quota, or say when to come back."""
+        account = self._accounts.get(ticket.project)
+        if account is None:
+            if quota is None:
+                return None
+            account = self._accounts[ticket.project] = Account(quota, int(now * 1e6))
+        now_us = int(now * 1e6)
+        if quota is not None and quota != account.quota:
+            account.change(quota, now_us)
+        elif quota is None:
+            account.change(Quota(), now_us)
+        blocked = account.blocked(ticket, now_us)
+        if blocked is None:
+            account.hold(ticket)
+            return None
+        what, wait_us = blocked
+        message = f"The project's quota on this model is used up: {what}."
+        return Refuse(ticket, Outcome.THROTTLED, message, wait_us / 1e6 if wait_us else None)
+
+    def settle(self, ticket: Ticket, used_tokens: int, now: float) -> None:
+        """Correct the ticket's hold to what was used; without use all of it is given back."""
+        if not ticket.held:
+            return
+        account = self._accounts[ticket.project]
+        if used_tokens:
+            account.settle(ticket, used_tokens, int(now * 1e6))
+        else:
+            account.void(ticket, int(now * 1e6))

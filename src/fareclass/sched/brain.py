@@ -1,0 +1,482 @@
+"""The scheduler of one pool: a plain state machine without I/O.
+
+Every method takes the driver's clock and returns the effects that the driver must carry
+out at once, in order. The brain never waits, never calls back, and keeps no task, socket
+or lock; the live gateway, the simulator and the tests drive the same code.
+
+What a driver owes it: carry out each effect; report a started call's `first_token`,
+`produced`, `sent`; end each ticket with `finish`, a refused one too; call `tick` at `next_wake`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from fareclass.core.limits import MAX_PAUSED_S, PROTECTION_S, QUEUE_BYTES
+from fareclass.core.outcomes import Outcome
+from fareclass.core.snapshot import Quota
+from fareclass.core.tiers import TIERS, Tier, TierPolicy
+from fareclass.sched.admission import Admission
+from fareclass.sched.fairness import CACHED_WEIGHT, INPUT_WEIGHT, OUTPUT_WEIGHT
+from fareclass.sched.forecast import Pace
+from fareclass.sched.line import Line
+from fareclass.sched.placement import gated, place, victims
+from fareclass.sched.replica import Replica
+from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
+from fareclass.sched.timers import Timers
+
+MAX_FAILURES = 3
+"""A ticket that this many replicas failed is given up (R46)."""
+_ROAM_PREFILLS = 10.0
+"""A paused ticket waits for its own replica this many times what prefilling elsewhere costs (R11)."""
+
+
+class Brain:
+    """Who goes next, and where (R7–R12, R14–R16, R25, R46, R52)."""
+
+    def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
+        self.policies = policies
+        self.replicas: dict[str, Replica] = {}
+        self.lines = [Line(tier.word) for tier in TIERS]
+        self.guard = Line("guard")
+        self.admission = Admission()
+        self._order = [(self.lines[0], 0), (self.guard, 1), *((self.lines[rank], rank) for rank in range(1, 5))]
+        self._floors = {tier: policies[tier].floor for tier in TIERS if policies[tier].floor}
+        self._roomy: tuple[dict[Replica, None], ...] = tuple({} for _ in TIERS)
+        self._paces = [Pace() for _ in TIERS]
+        self._timers = Timers()
+        self._leaving = 0
+        self._freed = False
+        self._seq = 0
+
+    # -- replicas
+
+    def add_replica(self, id: str, slots: int, now: float, *, tiers: Iterable[Tier] | None = None) -> list[Effect]:
+        """A replica joins, with nothing known of it yet; `set_replica` tells what a probe found."""
+        replica = self.replicas[id] = Replica(id, slots, self.policies)
+        replica.tiers = frozenset(tiers) if tiers is not None else None
+        return self._changed(replica, now)
+
+    def set_replica(
+        self,
+        id: str,
+        now: float,
+        *,
+        up: bool | None = None,
+        draining: bool | None = None,
+        slots: int | None = None,
+        continuable: bool | None = None,
+        recompute_tokens: int | None = None,
+        keeps_cut: bool | None = None,
+    ) -> list[Effect]:
+        """Something about a replica changed; what is None stays. Draining moves what can be moved (R46)."""
+        replica = self.replicas[id]
+        replica.up = replica.up if up is None else up
+        replica.draining = replica.draining if draining is None else draining
+        replica.continuable = replica.continuable if continuable is None else continuable
+        replica.recompute_tokens = replica.recompute_tokens if recompute_tokens is None else recompute_tokens
+        replica.keeps_cut = replica.keeps_cut if keeps_cut is None else keeps_cut
+        if slots is not None:
+            replica.set_slots(slots, self.policies)
+        for ticket in replica.running:
+            replica.note_movable(ticket)
+        out: list[Effect] = []
+        if replica.draining and any(other.open for other in self.replicas.values()):
+            for ticket in [t for movable in replica.movable for t in movable]:
+                self._take(replica, ticket, now, out)
+        return self._changed(replica, now, out)
+
+    def set_tiers(self, id: str, tiers: Iterable[Tier] | None, now: float) -> list[Effect]:
+        """Give a replica to some tiers only, or to all; what runs there stays (R16)."""
+        replica = self.replicas[id]
+        replica.tiers = frozenset(tiers) if tiers is not None else None
+        return self._changed(replica, now)
+
+    def _changed(self, replica: Replica, now: float, out: list[Effect] | None = None) -> list[Effect]:
+        out = [] if out is None else out
+        replica.measure()
+        self._refresh(replica)
+        if not replica.open:
+            for line, _ in self._order:
+                for ticket in line.homebound(replica.id):
+                    line.roam(ticket)
+        self._sweep(now, out)
+        return out
+
+    # -- tickets
+
+    def offer(self, ticket: Ticket, now: float, quota: Quota | None = None) -> list[Effect]:
+        """A new ticket: it starts, waits in line, or is refused, in this very step."""
+        self._seq += 1
+        ticket.seq = self._seq
+        ticket.arrival = now
+        policy = self.policies[ticket.tier]
+        ticket.expires_at = min(now + policy.max_wait_s, ticket.deadline or float("inf"))
+        refusal = (
+            self.admission.unfit(ticket, self.replicas.values())
+            or self._full(ticket, policy, now)
+            or self.admission.hold(ticket, quota, now)
+        )
+        if refusal is not None:
+            ticket.state = State.GONE
+            return [refusal]
+        ticket.state = State.WAITING
+        line = self.lines[ticket.rank]
+        line.push(ticket)
+        out: list[Effect] = []
+        self._sweep(now, out)
+        if ticket.state is State.WAITING:
+            if line.waiting == 1:
+                self._paces[ticket.rank].line_began(now)
+            self._timers.set(ticket, ticket.expires_at)
+        return out
+
+    def first_token(self, ticket: Ticket, now: float) -> list[Effect]:
+        """The running call gave its first token since it started: the gate may open (R52)."""
+        replica = self._where(ticket)
+        replica.prefilled(ticket, now)
+        replica.note_movable(ticket)
+        if ticket.resumed:
+            ticket.protected_until = now + max(PROTECTION_S, 4.0 * (now - ticket.started_at))
+            self._timers.set(ticket, ticket.protected_until)
+        out: list[Effect] = []
+        self._sweep(now, out)
+        return out
+
+    def produced(self, ticket: Ticket, tokens: int) -> None:
+        """The call made so many more tokens; its project is charged for them (R8)."""
+        ticket.made_tokens += tokens
+        assert ticket.flow is not None
+        ticket.flow.served += tokens * OUTPUT_WEIGHT / ticket.flow.weight
+
+    def sent(self, ticket: Ticket) -> None:
+        """A byte reached the caller: from now on it can't start over (R11)."""
+        if not ticket.sent:
+            ticket.sent = True
+            if ticket.replica is not None:
+                self._where(ticket).note_movable(ticket)
+
+    def fixed(self, ticket: Ticket, now: float) -> list[Effect]:
+        """The answer can no longer be continued (a tool call began, R11); one told to pause runs on."""
+        ticket.continuable = False
+        out: list[Effect] = []
+        if ticket.replica is not None:
+            if ticket.state is State.LEAVING:
+                ticket.state = State.RUNNING
+                self._leaving -= ticket.width
+            self._where(ticket).note_movable(ticket)
+            self._sweep(now, out)
+        return out
+
+    def paused(self, ticket: Ticket, now: float) -> list[Effect]:
+        """The call of a ticket that was told to pause has been ended at a clean cut."""
+        self._set_aside(ticket, now, home=ticket.replica)
+        out: list[Effect] = []
+        self._sweep(now, out)
+        return out
+
+    def failed(self, ticket: Ticket, now: float) -> list[Effect]:
+        """Its replica failed it: it goes on or starts over elsewhere, or is out (R46)."""
+        ticket.failures += 1
+        out: list[Effect] = []
+        if ticket.failures < MAX_FAILURES and ticket.continuable and ticket.made_tokens:
+            self._set_aside(ticket, now, home=None)
+        elif ticket.failures < MAX_FAILURES and not ticket.sent:
+            self._leave(ticket)
+            ticket.expires_at = max(ticket.expires_at, now + self.policies[ticket.tier].max_wait_s)
+            self._put_back(ticket)
+        else:
+            self._leave(ticket)
+            ticket.state = State.OUT
+            out.append(Refuse(ticket, Outcome.UPSTREAM_FAILED, "The engine failed while it was answering."))
+        self._sweep(now, out)
+        return out
+
+    def finish(self, ticket: Ticket, now: float, used_tokens: int) -> list[Effect]:
+        """The ticket is over, in whatever state it is; `used_tokens` settle its hold (R25). Idempotent."""
+        out: list[Effect] = []
+        if ticket.state is State.GONE:
+            return out
+        if ticket.line is not None:
+            ticket.line.remove(ticket)
+        elif ticket.replica is not None:
+            self._leave(ticket)
+        self._timers.drop(ticket)
+        ticket.state = State.GONE
+        self.admission.settle(ticket, used_tokens, now)
+        self._sweep(now, out)
+        return out
+
+    # -- time
+
+    @property
+    def next_wake(self) -> float | None:
+        """When `tick` is due, None if nothing is."""
+        return self._timers.next_at
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what is due: wait limits, roaming, the gap guard, ends of protection."""
+        out: list[Effect] = []
+        for ticket in self._timers.due(now):
+            if ticket.state is State.WAITING:
+                self._expire(ticket, now, out)
+            elif ticket.state is State.PAUSED:
+                self._paused_timer(ticket, now, out)
+            elif ticket.state is State.RUNNING and not ticket.streamed:
+                self._where(ticket).settle_prefill(ticket)
+        self._sweep(now, out)
+        return out
+
+    def _expire(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
+        if now < ticket.expires_at:
+            self._timers.set(ticket, ticket.expires_at)
+            return
+        self._refuse(
+            ticket,
+            Outcome.EXPIRED,
+            f"The request waited longer than the {ticket.tier.word} tier allows.",
+            self.wait_s(ticket.rank, now),
+            out,
+        )
+
+    def _paused_timer(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
+        """A paused ticket roams, is guarded, or has been paused for too long, in this order of time."""
+        gap = now - ticket.paused_at
+        line = ticket.line
+        assert line is not None
+        if ticket.paused_s + gap >= MAX_PAUSED_S and ticket.tier is not Tier.BATCH:
+            message = f"The answer was paused for {MAX_PAUSED_S:.0f} s in all; what was sent so far is billed."
+            self._refuse(ticket, Outcome.EXPIRED, message, None, out)
+            return
+        guard_s = self.policies[ticket.tier].gap_guard_s
+        if guard_s is not None and gap >= guard_s and ticket.sent and not ticket.guarded:
+            line.remove(ticket)
+            ticket.guarded = True
+            self.guard.put_back(ticket)
+            line = self.guard
+        if gap >= self._roam_s(ticket):
+            line.roam(ticket)
+        self._set_paused_timer(ticket, now)
+
+    def _set_paused_timer(self, ticket: Ticket, now: float) -> None:
+        policy = self.policies[ticket.tier]
+        moments = [ticket.paused_at + MAX_PAUSED_S - ticket.paused_s]
+        if not ticket.roams:
+            moments.append(ticket.paused_at + self._roam_s(ticket))
+        if policy.gap_guard_s is not None and ticket.sent and not ticket.guarded:
+            moments.append(ticket.paused_at + policy.gap_guard_s)
+        self._timers.set(ticket, max(now, min(moments)))
+
+    def _roam_s(self, ticket: Ticket) -> float:
+        tps = self.replicas[ticket.home].prefill_tps if ticket.home else 1e9
+        cost = (ticket.prompt_tokens + ticket.made_tokens) / tps
+        return self.policies[ticket.tier].roam_after_s + _ROAM_PREFILLS * cost
+
+    # -- moving tickets
+
+    def _where(self, ticket: Ticket) -> Replica:
+        assert ticket.replica is not None, ticket
+        return self.replicas[ticket.replica]
+
+    def _start(self, ticket: Ticket, replica: Replica, now: float, out: list[Effect]) -> None:
+        line = ticket.line
+        assert line is not None and ticket.flow is not None
+        line.remove(ticket)
+        self._timers.drop(ticket)
+        own = replica.pending_tokens(ticket)
+        for other in [t for t in replica.prefilling if replica.yields(t, ticket, now)]:
+            other.yields += 1
+            self._restart(replica, other, out)
+        ticket.resumed = ticket.state is State.PAUSED
+        if ticket.resumed:
+            ticket.paused_s += now - ticket.paused_at
+            ticket.protected_until = float("inf")
+        elif now > ticket.arrival:
+            self._paces[ticket.rank].started(now)
+        if not ticket.charged:
+            ticket.charged = True
+            fresh = ticket.prompt_tokens - ticket.cached_tokens
+            ticket.flow.charge(fresh * INPUT_WEIGHT + ticket.cached_tokens * CACHED_WEIGHT)
+        ticket.state = State.RUNNING
+        ticket.replica = replica.id
+        ticket.started_at = now
+        replica.add(ticket, own)
+        self._refresh(replica)
+        if not ticket.streamed:
+            self._timers.set(ticket, now + own / replica.prefill_tps)
+        out.append(Start(ticket, replica.id))
+
+    def _leave(self, ticket: Ticket) -> None:
+        """The ticket's call is over: its slot is free."""
+        replica = self._where(ticket)
+        if ticket.state is State.LEAVING:
+            self._leaving -= ticket.width
+        replica.drop(ticket)
+        self._refresh(replica)
+        self._timers.drop(ticket)
+        ticket.replica = None
+
+    def _set_aside(self, ticket: Ticket, now: float, home: str | None) -> None:
+        self._leave(ticket)
+        ticket.state = State.PAUSED
+        ticket.pauses += 1
+        ticket.paused_at = now
+        ticket.home = home
+        ticket.roams = home is None or not self.replicas[home].open
+        (self.guard if ticket.guarded else self.lines[ticket.rank]).put_back(ticket)
+        self._set_paused_timer(ticket, now)
+
+    def _put_back(self, ticket: Ticket) -> None:
+        """It sent nothing: it stands in line again, with its wait clock still running."""
+        ticket.state = State.WAITING
+        ticket.made_tokens = 0
+        ticket.home = None
+        ticket.roams = True
+        self.lines[ticket.rank].put_back(ticket)
+        self._timers.set(ticket, ticket.expires_at)
+
+    def _restart(self, replica: Replica, ticket: Ticket, out: list[Effect]) -> None:
+        self._leave(ticket)
+        if replica.keeps_cut:
+            ticket.affinity = replica.id
+        self._put_back(ticket)
+        self._freed = True
+        out.append(Restart(ticket))
+
+    def _take(self, replica: Replica, victim: Ticket, now: float, out: list[Effect]) -> None:
+        """Take the victim's slot: at once by a restart, or at its next clean cut by a pause."""
+        if replica.can_pause(victim):
+            victim.state = State.LEAVING
+            self._leaving += victim.width
+            replica.note_movable(victim)
+            out.append(Pause(victim))
+        else:
+            victim.restarts += 1
+            self._restart(replica, victim, out)
+
+    def _refuse(
+        self, ticket: Ticket, outcome: Outcome, message: str, retry_after_s: float | None, out: list[Effect]
+    ) -> None:
+        assert ticket.line is not None
+        ticket.line.remove(ticket)
+        self._timers.drop(ticket)
+        ticket.state = State.OUT
+        out.append(Refuse(ticket, outcome, message, retry_after_s, flex_code(ticket)))
+
+    # -- the sweep
+
+    def _refresh(self, replica: Replica) -> None:
+        for room, roomy in zip(replica.room, self._roomy, strict=True):
+            if room:
+                roomy[replica] = None
+            else:
+                roomy.pop(replica, None)
+
+    def _sweep(self, now: float, out: list[Effect]) -> None:
+        """Give every free slot to the best-ranked ticket that may start; then take slots where that is due (R7, R11).
+
+        A ticket that is put back frees its slot at once, perhaps for somebody better than
+        who made it go, so the round begins anew.
+        """
+        self._freed = True
+        while self._freed:
+            self._freed = False
+            self._round(now, out)
+
+    def _round(self, now: float, out: list[Effect]) -> None:
+        for tier in self._floors:
+            while self._below_floor(tier) and self._fill_one(self.lines[tier], tier, now, {}, out):
+                pass
+        claimed: dict[Replica, None] = {}
+        spoken = 0
+        for line, rank in self._order:
+            if not line.fresh.waiting and not line.returned:
+                continue
+            while self._fill_one(line, rank, now, claimed, out):
+                pass
+            if rank <= Tier.DEFAULT:
+                while self._leaving - spoken < line.width and self._take_one(line, now, out):
+                    if self._freed:
+                        return
+                spoken += min(line.width, max(0, self._leaving - spoken))
+
+    def _fill_one(self, line: Line, rank: int, now: float, claimed: dict[Replica, None], out: list[Effect]) -> bool:
+        """Start the best ticket of this line that may start; False if none may."""
+        roomy = self._roomy[rank]
+        if not roomy:
+            return False
+        first_blocked = True
+        for ticket, home in line.candidates(roomy):
+            replica = place(ticket, roomy if home is None else (home,), claimed, now)
+            if replica is not None:
+                self._start(ticket, replica, now, out)
+                return True
+            if first_blocked and rank and (kept := gated(ticket, roomy, claimed)) is not None:
+                claimed[kept] = None
+            first_blocked = False
+        return False
+
+    def _take_one(self, line: Line, now: float, out: list[Effect]) -> bool:
+        """Take slots for the first ticket of this line that may take any; False if none may."""
+        for ticket, home in line.candidates(self.replicas.values()):
+            if ticket.rank > Tier.DEFAULT:
+                continue
+            among = self.replicas.values() if home is None else (home,)
+            found = victims(ticket, among, now, self._inside_floors())
+            if found is not None:
+                replica, taken = found
+                for victim in taken:
+                    self._take(replica, victim, now, out)
+                return True
+        return False
+
+    def _below_floor(self, tier: Tier) -> bool:
+        return self.running(tier) < int(self._floors[tier] * self.slots)
+
+    def _inside_floors(self) -> frozenset[int]:
+        """Ranks from which nothing is taken, because all that runs stands inside their floor."""
+        return frozenset(tier for tier in self._floors if self.running(tier) <= int(self._floors[tier] * self.slots))
+
+    # -- what it shows
+
+    def running(self, rank: int) -> int:
+        """Sequences of this rank that run in the whole pool."""
+        return sum(replica.by_rank[rank] for replica in self.replicas.values())
+
+    @property
+    def slots(self) -> int:
+        """Sequences that the replicas which are open may run at once."""
+        return sum(replica.slots for replica in self.replicas.values() if replica.open)
+
+    def wait_s(self, rank: int, now: float, ahead: int | None = None) -> float:
+        """The wait that a ticket of this rank would expect now, in seconds."""
+        line = self.lines[rank]
+        ahead = line.waiting + 1 if ahead is None else ahead
+        return self._paces[rank].wait_s(ahead, now if line.waiting else None, self.slots)
+
+    def _full(self, ticket: Ticket, policy: TierPolicy, now: float) -> Refuse | None:
+        """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14)."""
+        line = self.lines[ticket.rank]
+        if not line.waiting:
+            return None
+        code = flex_code(ticket)
+        if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
+            message = f"The line of the {ticket.tier.word} tier is full."
+            return Refuse(ticket, Outcome.SHED, message, self.wait_s(ticket.rank, now, 1), code)
+        if ticket.tier is not Tier.DEFAULT:
+            return None
+        flow = line.fresh.flow(ticket)
+        ahead = min(line.waiting + 1, line.returned + (flow.waiting + 1) * max(1, line.fresh.projects))
+        wait_s = self.wait_s(ticket.rank, now, ahead)
+        if wait_s <= policy.max_wait_s:
+            return None
+        message = f"The default tier is over capacity: the wait would be about {wait_s:.0f} s."
+        return Refuse(ticket, Outcome.SHED, message, max(1.0, wait_s - policy.max_wait_s), code)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all requests in line."""
+        return sum(line.size_bytes for line, _ in self._order)
+
+
+def flex_code(ticket: Ticket) -> str | None:
+    """Flex has a code of its own for want of capacity."""
+    return "resource_unavailable" if ticket.tier is Tier.FLEX else None

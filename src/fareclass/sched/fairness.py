@@ -1,0 +1,154 @@
+"""Fair order inside a tier: projects share by weight in tokens served (R8)."""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from fareclass.core.tiers import Tier
+from fareclass.sched.ticket import Ticket
+
+INPUT_WEIGHT = 1.0
+CACHED_WEIGHT = 0.1
+OUTPUT_WEIGHT = 2.0
+LOOK_AHEAD = 8
+"""Projects whose first ticket is looked at when the very first can't start (R12)."""
+
+
+class Flow:
+    """One project inside one tier: its waiting tickets, and the tokens that it was served.
+
+    Tickets go first come, first served; those of batch by their deadline (R8).
+    """
+
+    __slots__ = ("deadlines", "lines", "project", "queued", "served", "waiting", "weight")
+
+    def __init__(self, project: str, weight: float) -> None:
+        self.project = project
+        self.weight = weight
+        self.served = 0.0
+        self.waiting = 0
+        self.queued = False
+        self.lines: dict[float, OrderedDict[Ticket, None]] = {}
+        self.deadlines: list[float] = []
+
+    def push(self, ticket: Ticket) -> None:
+        """Behind the last one with the same deadline."""
+        key = _key(ticket)
+        line = self.lines.get(key)
+        if line is None:
+            line = self.lines[key] = OrderedDict()
+            heapq.heappush(self.deadlines, key)
+        line[ticket] = None
+        self.waiting += 1
+
+    def remove(self, ticket: Ticket) -> None:
+        """Out of line, wherever it stands."""
+        key = _key(ticket)
+        line = self.lines[key]
+        del line[ticket]
+        self.waiting -= 1
+        if not line:
+            del self.lines[key]
+            self.deadlines.remove(key)
+            heapq.heapify(self.deadlines)
+
+    def first(self) -> Ticket:
+        """Its next ticket; there must be one."""
+        return next(iter(self.lines[self.deadlines[0]]))
+
+    def charge(self, tokens: float) -> None:
+        """Add weighted tokens to what the project was served."""
+        self.served += tokens / self.weight
+
+
+def _key(ticket: Ticket) -> float:
+    return ticket.deadline or 0.0 if ticket.tier is Tier.BATCH else 0.0
+
+
+class FairLine:
+    """The fresh tickets of one tier, in fair order over projects (VTC: a virtual token counter each).
+
+    A project that comes back into the line after having been away is lifted to the smallest
+    counter in it (or, if it is empty, to that of the one that left it last), so that being
+    idle saves nothing up. Counters grow while their projects wait; the heap keeps the value
+    of when it was put there and corrects it when it comes to the top. An emptied project
+    that is not on top stays in the heap until it comes there.
+    """
+
+    __slots__ = ("_flows", "_heap", "_level", "_seq", "waiting")
+
+    def __init__(self) -> None:
+        self._flows: dict[str, Flow] = {}
+        self._heap: list[tuple[float, int, Flow]] = []
+        self._level = 0.0
+        self._seq = 0
+        self.waiting = 0
+
+    @property
+    def projects(self) -> int:
+        """Projects in line, at most (emptied ones may still count for a moment)."""
+        return len(self._heap)
+
+    def flow(self, ticket: Ticket) -> Flow:
+        """The ticket's project here, made if need be; its weight is the newest ticket's."""
+        flow = self._flows.get(ticket.project)
+        if flow is None:
+            flow = self._flows[ticket.project] = Flow(ticket.project, ticket.weight)
+        flow.weight = ticket.weight
+        return flow
+
+    def push(self, ticket: Ticket) -> Flow:
+        """The ticket joins its project's line."""
+        flow = self.flow(ticket)
+        if not flow.waiting:
+            self._settle()
+            flow.served = max(flow.served, self._heap[0][0] if self._heap else self._level)
+            if not flow.queued:
+                flow.queued = True
+                self._seq += 1
+                heapq.heappush(self._heap, (flow.served, self._seq, flow))
+        flow.push(ticket)
+        self.waiting += 1
+        return flow
+
+    def remove(self, ticket: Ticket, flow: Flow) -> None:
+        """The ticket leaves: it starts, or is gone."""
+        flow.remove(ticket)
+        self.waiting -= 1
+        if not flow.waiting:
+            self._level = flow.served
+
+    def head(self) -> Ticket | None:
+        """The very next ticket in fair order."""
+        self._settle()
+        return self._heap[0][2].first() if self._heap else None
+
+    def others(self) -> Iterator[Ticket]:
+        """The first tickets of the next few projects, for when the head can't start. Look before you change."""
+        heap = self._heap
+        near = [(heap[i][0], i) for i in (1, 2) if i < len(heap)]
+        heapq.heapify(near)
+        seen = 1
+        while near and seen < LOOK_AHEAD:
+            _, at = heapq.heappop(near)
+            for child in (2 * at + 1, 2 * at + 2):
+                if child < len(heap):
+                    heapq.heappush(near, (heap[child][0], child))
+            flow = heap[at][2]
+            if flow.waiting:
+                seen += 1
+                yield flow.first()
+
+    def _settle(self) -> None:
+        """Make the top of the heap the waiting project with the smallest counter."""
+        heap = self._heap
+        while heap:
+            value, _, flow = heap[0]
+            if not flow.waiting:
+                flow.queued = False
+                heapq.heappop(heap)
+            elif value < flow.served:
+                self._seq += 1
+                heapq.heapreplace(heap, (flow.served, self._seq, flow))
+            else:
+                return

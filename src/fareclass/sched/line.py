@@ -1,0 +1,125 @@
+"""The line of one rank: what was pushed back first, then the fresh ones in fair order (R8)."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from fareclass.sched.fairness import FairLine
+from fareclass.sched.replica import Replica
+from fareclass.sched.ticket import Ticket
+
+Entry = tuple[float, int, Ticket]
+
+
+class Line:
+    """Everything that waits at one rank.
+
+    Returned tickets (paused, put back, failed over) go oldest arrival first: those that
+    may go anywhere stand in `_roaming`, those that still wait for their own replica's warm
+    cache in that replica's heap (R11). Both heaps drop entries lazily: an entry is good
+    only while its ticket stands in line where the entry says. There are never more of
+    them than slots were ever taken, so they stay small beside the fresh ones.
+    """
+
+    __slots__ = ("_at_home", "_roaming", "fresh", "home_width", "name", "returned", "size_bytes", "width")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fresh = FairLine()
+        self.returned = 0
+        self.width = 0
+        self.home_width = 0
+        self.size_bytes = 0
+        self._roaming: list[Entry] = []
+        self._at_home: dict[str, list[Entry]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Tickets in this line."""
+        return self.fresh.waiting + self.returned
+
+    def push(self, ticket: Ticket) -> None:
+        """A fresh ticket joins."""
+        ticket.fresh = True
+        ticket.flow = self.fresh.push(ticket)
+        self._join(ticket)
+
+    def put_back(self, ticket: Ticket) -> None:
+        """A ticket that had been running joins again, ahead of the fresh ones."""
+        ticket.fresh = False
+        if ticket.roams or ticket.home is None:
+            ticket.roams = True
+            heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
+        else:
+            heapq.heappush(self._at_home.setdefault(ticket.home, []), (ticket.arrival, ticket.seq, ticket))
+            self.home_width += ticket.width
+        self.returned += 1
+        self._join(ticket)
+
+    def remove(self, ticket: Ticket) -> None:
+        """A ticket leaves: it starts, or is gone."""
+        ticket.line = None
+        self.width -= ticket.width
+        self.size_bytes -= ticket.size_bytes
+        if ticket.fresh:
+            assert ticket.flow is not None
+            self.fresh.remove(ticket, ticket.flow)
+            return
+        self.returned -= 1
+        if not ticket.roams:
+            self.home_width -= ticket.width
+
+    def roam(self, ticket: Ticket) -> None:
+        """A ticket that waited for its own replica may go anywhere from now on."""
+        if not ticket.roams:
+            ticket.roams = True
+            self.home_width -= ticket.width
+            heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
+
+    def homebound(self, replica: str) -> list[Ticket]:
+        """Tickets that wait for this replica alone."""
+        return [entry[2] for entry in self._at_home.get(replica, ()) if self._stands(entry[2], replica)]
+
+    def candidates(self, replicas: Iterable[Replica]) -> Iterator[tuple[Ticket, Replica | None]]:
+        """Who may go next, best first, each with the one replica that it waits for, if any.
+
+        Take the first that can start and ask again: the line may not be changed in between.
+        """
+        if self.returned:
+            yield from self._returned(replicas)
+        head = self.fresh.head()
+        if head is not None:
+            yield head, None
+            if self.fresh.projects > 1:
+                for ticket in self.fresh.others():
+                    yield ticket, None
+
+    def _returned(self, replicas: Iterable[Replica]) -> Iterator[tuple[Ticket, Replica | None]]:
+        found: list[tuple[float, int, Ticket, Replica | None]] = []
+        first = self._top(self._roaming, None)
+        if first is not None:
+            found.append((*first, None))
+        for replica in replicas:
+            heap = self._at_home.get(replica.id)
+            if heap and (entry := self._top(heap, replica.id)) is not None:
+                found.append((*entry, replica))
+        found.sort(key=lambda item: item[:2])
+        for _, _, ticket, home in found:
+            yield ticket, home
+
+    def _top(self, heap: list[Entry], home: str | None) -> Entry | None:
+        while heap:
+            entry = heap[0]
+            if self._stands(entry[2], home):
+                return entry
+            heapq.heappop(heap)
+        return None
+
+    def _stands(self, ticket: Ticket, home: str | None) -> bool:
+        if ticket.line is not self or ticket.fresh:
+            return False
+        return ticket.roams if home is None else not ticket.roams and ticket.home == home
+
+    def _join(self, ticket: Ticket) -> None:
+        ticket.line = self
+        self.width += ticket.width
+        self.size_bytes += ticket.size_bytes

@@ -1,0 +1,119 @@
+"""Where a ticket goes (R16), and from whom a slot is taken for it (R11)."""
+
+from collections.abc import Collection, Iterable
+
+from fareclass.core.limits import CHEAP_CONTINUATION_TOKENS, GATE_TOKENS
+from fareclass.core.tiers import Tier
+from fareclass.sched.replica import Replica
+from fareclass.sched.ticket import Ticket
+
+
+def place(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Replica], now: float) -> Replica | None:
+    """The best replica where the ticket may start now, None if there is none.
+
+    One that holds its cached prefix, unless its backlog is a gate's worth above the best;
+    else reserved, priority and default go to the least prefill backlog, then the emptiest;
+    flex and batch to the fullest (R16). `claimed` replicas are kept for somebody ahead.
+    """
+    best: Replica | None = None
+    best_key = (0.0, 0.0)
+    cached: Replica | None = None
+    rank, width = (1 if ticket.guarded else ticket.rank), ticket.width
+    spread = rank <= Tier.DEFAULT
+    for replica in replicas:
+        if replica.room[rank] < width or replica in claimed or not replica.admits(ticket):
+            continue
+        if replica.backlog and not replica.gate_open(ticket, replica.pending_tokens(ticket), now):
+            continue
+        load = replica.width / replica.slots
+        key = (replica.backlog, load) if spread else (-load, replica.backlog)
+        if best is None or key < best_key:
+            best, best_key = replica, key
+        if ticket.affinity == replica.id:
+            cached = replica
+    if cached is not None and best is not None and cached.backlog <= best.backlog + GATE_TOKENS:
+        return cached
+    return best
+
+
+def gated(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Replica]) -> Replica | None:
+    """The replica with the least backlog where only the prefill gate stands in the ticket's way.
+
+    It is then kept free of whoever ranks behind, so that a long prompt gets its turn.
+    """
+    rank, best = (1 if ticket.guarded else ticket.rank), None
+    for replica in replicas:
+        if replica.room[rank] >= ticket.width and replica not in claimed and replica.admits(ticket):
+            best = replica if best is None or replica.backlog < best.backlog else best
+    return best
+
+
+def victims(
+    ticket: Ticket, replicas: Iterable[Replica], now: float, protected: Collection[int]
+) -> tuple[Replica, list[Ticket]] | None:
+    """Whose slots the ticket takes, all on one replica; None if it may take from nobody (R11).
+
+    Of the worst tier; on the replica with the least prefill backlog, then the fewest equal
+    or better tickets; then the smallest (prompt + produced) × (1 + times paused).
+    `protected` are the ranks that stand inside their tier's floor (R7).
+    """
+    choices: list[tuple[int, int, int, int, Replica]] = []
+    for replica in replicas:
+        rank = _worst_movable(replica, ticket, protected)
+        if rank is not None and _may_take_on(ticket, replica, now):
+            equal_or_better = sum(replica.by_rank[: ticket.rank + 1])
+            choices.append((-rank, replica.backlog, equal_or_better, len(choices), replica))
+    choices.sort(key=lambda choice: choice[:4])
+    for *_, replica in choices:
+        taken = _victims_on(replica, ticket, now, protected)
+        if taken:
+            return replica, taken
+    return None
+
+
+def _worst_movable(replica: Replica, ticket: Ticket, protected: Collection[int]) -> int | None:
+    for rank in range(Tier.BATCH, ticket.rank, -1):
+        if replica.movable[rank] and rank not in protected:
+            return rank
+    return None
+
+
+def _may_take_on(ticket: Ticket, replica: Replica, now: float) -> bool:
+    if not replica.open or not replica.admits(ticket):
+        return False
+    if ticket.line is not None and not ticket.fresh and not ticket.roams and ticket.home != replica.id:
+        return False
+    if ticket.rank >= Tier.DEFAULT and not (
+        replica.continuable and replica.recompute_tokens <= CHEAP_CONTINUATION_TOKENS
+    ):
+        return False
+    return replica.gate_open(ticket, replica.pending_tokens(ticket), now)
+
+
+def _victims_on(replica: Replica, ticket: Ticket, now: float, protected: Collection[int]) -> list[Ticket]:
+    """Enough tickets that, with them gone, `ticket` may start here; empty if that can't be."""
+    limit = replica.slots
+    if ticket.rank >= Tier.DEFAULT and not ticket.guarded:
+        limit = min((replica.ceilings[rank] for rank in range(ticket.rank) if replica.by_rank[rank]), default=limit)
+    needed = ticket.width - (limit - replica.width)
+    if needed <= 0 or replica.width > limit:
+        return []  # it has room, or what is above a ceiling must drain (R9)
+    found: list[Ticket] = []
+    for rank in range(Tier.BATCH, ticket.rank, -1):
+        if rank in protected:
+            continue
+        able = [other for other in replica.movable[rank] if _may_be_taken(replica, other, ticket, now)]
+        able.sort(key=lambda other: ((other.prompt_tokens + other.made_tokens) * (1 + other.pauses), other.seq))
+        for other in able:
+            found.append(other)
+            needed -= other.width
+            if needed <= 0:
+                return found
+    return []
+
+
+def _may_be_taken(replica: Replica, other: Ticket, by: Ticket, now: float) -> bool:
+    if other.tier is Tier.RESERVED or by.rank != Tier.RESERVED and (now < other.protected_until or other.guarded):
+        return False
+    # A restart past the wait limit would only kill it.
+    return replica.can_pause(other) or now < other.expires_at

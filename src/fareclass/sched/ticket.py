@@ -1,0 +1,163 @@
+"""One request inside the scheduler, and what the scheduler decides about it."""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from fareclass.core.outcomes import Outcome
+from fareclass.core.tiers import Tier
+
+if TYPE_CHECKING:
+    from fareclass.sched.fairness import Flow
+    from fareclass.sched.line import Line
+
+
+class State(IntEnum):
+    """Where a ticket is. docs/states.md draws who moves it from where to where."""
+
+    NEW = 0
+    WAITING = 1
+    RUNNING = 2
+    LEAVING = 3
+    PAUSED = 4
+    OUT = 5
+    GONE = 6
+
+
+class Ticket:
+    """One request inside the scheduler.
+
+    The driver makes it, hands it to `Brain.offer`, and after that only the brain writes
+    its fields. Times are in seconds of the driver's clock, tokens are counts.
+
+    - `tier` is what it is sold as; `rank` where it stands in line (a closing batch or a
+      burst beyond a floor ranks elsewhere than its tier, R8, R13).
+    - `prompt_tokens` must be prefilled, of which `cached_tokens` would be saved on
+      replica `affinity` (R16).
+    - `streamed`: its call runs streamed upstream, so that its first token is seen.
+    - `continuable`: its answer may be ended and continued (R11); may turn false later.
+    - `sent`: a byte has reached its caller, so it can't start over.
+    - `hold_tokens` is taken from its project's TPM at admission, `width` from its
+      concurrency (R25, R49).
+    """
+
+    __slots__ = (
+        "affinity", "arrival", "cached_tokens", "charged", "continuable", "deadline", "expires_at", "failures", "flow", "fresh",
+        "guarded", "held", "hold_tokens", "home", "id", "line", "made_tokens", "paused_at", "paused_s", "pauses",
+        "pending_tokens", "project", "prompt_tokens", "protected_until", "rank", "replica", "restarts",
+        "resumed", "roams", "sent", "seq", "size_bytes", "started_at", "state", "streamed", "tier", "timer",
+        "weight", "width", "yields",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: str,
+        project: str,
+        tier: Tier,
+        *,
+        prompt_tokens: int,
+        rank: Tier | None = None,
+        width: int = 1,
+        weight: float = 1.0,
+        hold_tokens: int = 0,
+        continuable: bool = False,
+        streamed: bool = True,
+        cached_tokens: int = 0,
+        affinity: str | None = None,
+        size_bytes: int = 0,
+        deadline: float | None = None,
+    ) -> None:
+        self.id = id
+        self.project = project
+        self.tier = tier
+        self.rank = tier if rank is None else rank
+        self.width = width
+        self.weight = weight
+        self.prompt_tokens = prompt_tokens
+        self.cached_tokens = cached_tokens
+        self.affinity = affinity
+        self.hold_tokens = hold_tokens
+        self.continuable = continuable
+        self.streamed = streamed
+        self.size_bytes = size_bytes
+        self.deadline = deadline
+
+        self.state = State.NEW
+        self.seq = 0
+        self.arrival = 0.0
+        self.expires_at = 0.0
+        self.started_at = 0.0
+        self.replica: str | None = None
+        self.home: str | None = None
+        self.roams = True
+        self.sent = False
+        self.resumed = False
+        self.guarded = False
+        self.made_tokens = 0
+        self.pending_tokens = 0
+        self.paused_at = 0.0
+        self.paused_s = 0.0
+        self.protected_until = 0.0
+        self.pauses = 0
+        self.restarts = 0
+        self.yields = 0
+        self.failures = 0
+        self.charged = False
+        self.held = False
+        self.flow: Flow | None = None
+        self.fresh = False
+        self.line: Line | None = None
+        self.timer: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Ticket {self.id} {self.tier.word} {self.state.name.lower()} made={self.made_tokens}>"
+
+
+class Start:
+    """Open the ticket's call on `replica`; one that has `made_tokens` continues from there."""
+
+    __slots__ = ("replica", "ticket")
+
+    def __init__(self, ticket: Ticket, replica: str) -> None:
+        self.ticket = ticket
+        self.replica = replica
+
+
+class Pause:
+    """End the ticket's call at its next clean cut, keep what it made, then call `Brain.paused`."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+
+
+class Restart:
+    """Drop the ticket's call at once and forget what it made; it stands in line again."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+
+
+class Refuse:
+    """The ticket is out of line and slots, and why; `Brain.finish` still settles its hold. `retry_after_s` is the honest time to come back (R14)."""
+
+    __slots__ = ("code", "message", "outcome", "retry_after_s", "ticket")
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        message: str,
+        retry_after_s: float | None = None,
+        code: str | None = None,
+    ) -> None:
+        self.ticket = ticket
+        self.outcome = outcome
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.code = code
+
+
+Effect = Start | Pause | Restart | Refuse
