@@ -59,3 +59,5 @@ USAGE_ROWS = 10_000
 """Rows of one usage report; a longer one is refused, as what to narrow."""
 BODY_READ_S = 300.0
 """A request body may take no longer to arrive."""
+CALLER_STALL_S = 60.0
+"""A caller who reads nothing of an answer that waits for him is taken for gone after this long, at most twice it."""

@@ -13,7 +13,7 @@ class Request(msgspec.Struct, kw_only=True):
     own fields as they came, `extra` those the API does not know (R50: they pass only if the
     model says so). `tier_word` is the tier as the caller wrote it. `max_tokens` is the
     caller's limit on output, None if there was none. `prompt_bytes` is the size of what
-    will be prefilled, from which its tokens are estimated. `width` is `n` × prompts (R49).
+    will be prefilled for one sequence, from which its tokens are estimated. `width` is `n` × prompts (R49).
     `continuable` is what the request itself allows of R11; the engine must allow it too.
     `media_hosts` are the hosts of remote media in it (R47).
     `arrived_s` is the event loop's clock, `arrived_us` the time of day.

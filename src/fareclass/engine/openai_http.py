@@ -1,0 +1,310 @@
+"""Any server that speaks the OpenAI API over HTTP, as an engine: llama.cpp, vLLM, SGLang and others.
+
+What is particular to one of them is in `upstream` (requests), `relay` (streams) and `probe`.
+No header of a caller goes upstream but `traceparent` (R50).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from fareclass.core.limits import ANSWER_BYTES
+from fareclass.core.usage import Usage
+from fareclass.engine.base import EngineFailed, EngineRefused, Prompt, Traits
+from fareclass.engine.probe import Findings, find_traits
+from fareclass.engine.relay import Relay
+from fareclass.engine.upstream import Flavour, upstream_body
+from fareclass.engine.wire_usage import usage_of_answer
+
+_ERROR_BYTES: Final = 64 * 1024
+_LOOK_S: Final = 3.0
+_DRAIN_S: Final = 0.05
+_NOT_THE_CALLERS_FAULT: Final = frozenset({401, 402, 403, 407, 408, 429})
+"""4xx answers that tell of the replica, its credentials or its load, not of the request."""
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an engine may take, in seconds.
+
+    `connect_s` to accept a connection; `stall_s` between two signs of life of a stream, its
+    headers included (prefill progress is one); `answer_s` for an answer that is not streamed.
+    """
+
+    connect_s: float = 5.0
+    stall_s: float = 120.0
+    answer_s: float = 900.0
+
+
+class HttpCall:
+    """One request under way on an HTTP engine; see `base.Call`."""
+
+    def __init__(self, response: aiohttp.ClientResponse, relay: Relay, stall_s: float) -> None:
+        self._response = response
+        self._content = response.content
+        self._relay = relay
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since: float | None = None
+        self._stalled = False
+        self._closed = False
+        self._usage: Usage | None = None
+        self._watch = self._loop.call_later(stall_s, self._check_stall)
+
+    @property
+    def made_tokens(self) -> int:
+        return self._usage.output if self._usage is not None else self._relay.made_tokens
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._usage or self._relay.usage
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        relay = self._relay
+        while not relay.done:
+            data = await self._read()
+            if not data:
+                break
+            events = relay.feed(data)
+            if events:
+                return events
+        if not relay.whole:
+            raise EngineFailed("broken", "the engine ended the stream before the answer was whole")
+        await self._drain()
+        raise StopAsyncIteration
+
+    async def body(self) -> bytes:
+        parts = []
+        size = 0
+        while data := await self._read():
+            parts.append(data)
+            size += len(data)
+            if size > ANSWER_BYTES:
+                raise EngineFailed("broken", f"the engine's answer is larger than {ANSWER_BYTES} bytes")
+        body = b"".join(parts)
+        try:
+            self._usage = usage_of_answer(body)
+        except ValueError as error:
+            raise EngineFailed("broken", f"the engine's answer is not JSON: {error}") from error
+        return body
+
+    async def close(self) -> None:
+        self._closed = True
+        self._watch.cancel()
+        self._response.close()
+
+    async def _read(self) -> bytes:
+        """The next bytes, b"" at the end."""
+        self._waiting_since = self._loop.time()
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._failure(error) from error
+        finally:
+            self._waiting_since = None
+
+    def _failure(self, error: Exception) -> EngineFailed:
+        if self._stalled:
+            return EngineFailed("stalled", f"the engine sent nothing for {self._stall_s:g} s")
+        if self._closed:
+            return EngineFailed("broken", "the call was closed")
+        return EngineFailed("broken", f"the connection to the engine broke: {error or type(error).__name__}")
+
+    def _check_stall(self) -> None:
+        """One timer per call, re-armed when it fires: a read costs one look at the clock.
+
+        Only the time in a read counts. A caller that is slow to take its bytes stalls nothing.
+        """
+        since = self._waiting_since
+        left = self._stall_s if since is None else since + self._stall_s - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._check_stall)
+        else:
+            self._stalled = True
+            self._response.close()
+
+    async def _drain(self) -> None:
+        """Read up to the end of the response, which is due, so that its connection can be used again."""
+        if self._content.at_eof():
+            return
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                while await self._content.readany():
+                    pass
+        except (aiohttp.ClientError, OSError):
+            self._response.close()
+
+
+class HttpEngine:
+    """One replica behind a URL.
+
+    `base_url` ends in `/v1`. The session is the caller's, shared by all engines; it should
+    have no limit on connections, since the scheduler's slots are the limit.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        upstream_model: str,
+        *,
+        api_key: str | None = None,
+        pass_priority: bool = True,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._root_url = self._base_url.removesuffix("/v1")
+        self._model = upstream_model
+        self._pass_priority = pass_priority
+        self._timeouts = timeouts or Timeouts()
+        self._found = Findings()
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    @property
+    def traits(self) -> Traits:
+        return self._found.traits
+
+    async def open(self, prompt: Prompt) -> HttpCall:
+        sign = self._found.priority_sign if self._pass_priority else 0
+        body = upstream_body(prompt, self._found.traits.flavour, self._model, sign)
+        headers = {**self._headers, "Accept": "text/event-stream" if prompt.stream else "application/json"}
+        if prompt.traceparent:
+            headers["traceparent"] = prompt.traceparent
+        wait_s = self._timeouts.stall_s if prompt.stream else self._timeouts.answer_s
+        response = await self._post(self._base_url + prompt.path, msgspec.json.encode(body), headers, wait_s)
+        if response.status != 200:
+            raise await _refusal(response)
+        return HttpCall(response, Relay(_width(prompt.body), continues=bool(prompt.beginning)), wait_s)
+
+    async def healthy(self) -> bool:
+        plain = self._found.traits.flavour == Flavour.OPENAI
+        try:
+            status, _ = await self.look("GET", "/v1/models" if plain else "/health")
+        except EngineFailed:
+            return False
+        return status < 500 and status != 429 if plain else status == 200
+
+    async def probe(self) -> Traits:
+        self._found = await find_traits(self)
+        return self._found.traits
+
+    def assume(self, found: Findings) -> None:
+        """Treat the replica as found so far; the probe does this to look through its own eyes."""
+        self._found = found
+
+    async def count_tokens(self, text: str) -> int | None:
+        llama = self._found.traits.flavour == Flavour.LLAMA
+        asked = {"content": text} if llama else {"model": self._model, "prompt": text}
+        try:
+            status, answer = await self.look("POST", "/tokenize", asked)
+        except EngineFailed:
+            return None
+        if status != 200 or not isinstance(answer, dict):
+            return None
+        count, tokens = answer.get("count"), answer.get("tokens")
+        return count if isinstance(count, int) else len(tokens) if isinstance(tokens, list) else None
+
+    async def close(self) -> None:
+        """Nothing is ours: the session belongs to who made it, and calls are closed by who opened them."""
+
+    async def look(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """Ask a small question beside `/v1`: status and decoded JSON, or text where it is not JSON.
+
+        Raises:
+            EngineFailed: no answer within a few seconds.
+        """
+        url = self._root_url + path
+        data = None if body is None else msgspec.json.encode(body)
+        try:
+            async with (
+                asyncio.timeout(_LOOK_S),
+                self._session.request(
+                    method, url, data=data, headers=self._headers, timeout=_NO_TIMEOUT, allow_redirects=False
+                ) as response,
+            ):
+                return response.status, _json_or_text(await _bounded(response, ANSWER_BYTES))
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineFailed("unreachable", f"{url}: {error or type(error).__name__}") from error
+
+    async def _post(self, url: str, data: bytes, headers: Mapping[str, str], wait_s: float) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s)
+        for attempt in (1, 2):
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await self._session.post(
+                        url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                    )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                raise EngineFailed("unreachable", f"can't connect to the engine: {error}") from error
+            except TimeoutError as error:
+                raise EngineFailed("timeout", f"the engine did not begin to answer within {wait_s:g} s") from error
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                # An idle connection may be closed by the engine at the moment it is used again.
+                if attempt == 2:
+                    raise EngineFailed("broken", f"the engine hung up: {error}") from error
+            except aiohttp.ClientError as error:
+                raise EngineFailed("broken", f"the engine does not speak HTTP: {error}") from error
+        raise AssertionError
+
+
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> EngineRefused | EngineFailed:
+    """What a status other than 200 means: the request's fault (4xx) or the replica's."""
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            answer = _json_or_text(await _bounded(response, _ERROR_BYTES))
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        answer = ""
+    finally:
+        response.close()
+    status = response.status
+    error = _error_object(answer, status)
+    if 400 <= status < 500 and status not in _NOT_THE_CALLERS_FAULT:
+        return EngineRefused(status, error)
+    return EngineFailed("refused", f"the engine answered {status}: {error['message'][:500]}")
+
+
+def _error_object(answer: Any, status: int) -> dict[str, Any]:
+    """The engine's error as OpenAI writes it, whatever shape it came in."""
+    found = answer
+    if isinstance(answer, dict):
+        found = answer.get("error") or answer.get("detail") or answer
+    if isinstance(found, dict) and isinstance(found.get("message"), str):
+        return found
+    message = found if isinstance(found, str) and found.strip() else f"the engine refused the request ({status})"
+    if isinstance(found, dict | list) and found:
+        message = msgspec.json.encode(found).decode()
+    return {"message": message[:2000], "type": "invalid_request_error"}
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = b""
+    while len(body) < limit and (data := await response.content.readany()):
+        body += data
+    return body[:limit]
+
+
+def _json_or_text(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+
+
+def _width(body: Mapping[str, Any]) -> int:
+    """The sequences that an answer will have (R49)."""
+    sequences, prompts = body.get("n"), body.get("prompt")
+    width = sequences if isinstance(sequences, int) else 1
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        width *= len(prompts)
+    return width

@@ -1,0 +1,228 @@
+"""What a replica can really do, found out by asking it (R11, R17). Nothing is assumed.
+
+All questions are greedy and built so that any language model goes on in one way only (an
+alphabet, a word cut in two): what is judged is where the engine goes on, not how clever it
+is. An engine that merely answers anew fails the first of them, and no more are asked.
+"""
+
+import asyncio
+from itertools import accumulate
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from fareclass.core.usage import Usage
+from fareclass.engine.answer import read_answer
+from fareclass.engine.base import Call, EngineRefused, Prompt, Traits
+from fareclass.engine.upstream import Flavour
+
+UNKNOWN_RECOMPUTE: Final = 1_000_000
+"""Stands for "the whole prompt": the engine showed no cache that a continuation would find."""
+_CUT_AFTER_S: Final = 0.2
+_SETTLE_S: Final = 0.4
+_LONG_WORDS: Final = 70
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """Traits, and the sign by which a rank becomes this engine's `priority` (0: it has none)."""
+
+    traits: Traits = Traits()
+    priority_sign: int = 0
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a probe's question, piece by piece as it came."""
+
+    pieces: list[str]
+    usage: Usage
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class Replica(Protocol):
+    """What the probe needs of an engine over HTTP."""
+
+    async def open(self, prompt: Prompt) -> Call: ...
+    async def look(self, method: str, path: str, body: Any = None) -> tuple[int, Any]: ...
+    async def count_tokens(self, text: str) -> int | None: ...
+    def assume(self, found: Findings) -> None: ...
+
+
+async def find_traits(replica: Replica) -> Findings:
+    """Look at one replica: a few requests of some tokens each, nothing that an idle engine would notice.
+
+    Raises:
+        EngineFailed: it went away meanwhile.
+    """
+    flavour, sign = await _find_flavour(replica)
+    traits = Traits(flavour=flavour)
+    replica.assume(Findings(traits=traits))
+    has_tokenizer = bool(await replica.count_tokens("one two three"))
+    if flavour == Flavour.VLLM:
+        sign = 1 if await _takes_priority(replica) else 0
+    traits = msgspec.structs.replace(
+        traits,
+        has_tokenizer=has_tokenizer,
+        honours_priority=_honours(flavour, sign),
+        continuable=await _continues(replica),
+    )
+    if traits.continuable:
+        traits = await _find_continuation(replica, traits)
+    return Findings(traits=traits, priority_sign=sign)
+
+
+async def _find_flavour(replica: Replica) -> tuple[Flavour, int]:
+    status, answer = await replica.look("GET", "/props")
+    if status == 200 and isinstance(answer, dict) and "default_generation_settings" in answer:
+        return Flavour.LLAMA, 0
+    status, answer = await replica.look("GET", "/get_server_info")
+    if status == 200 and isinstance(answer, dict):
+        return Flavour.SGLANG, _sglang_sign(answer)
+    status, answer = await replica.look("GET", "/metrics")
+    if status == 200 and isinstance(answer, str) and "vllm:" in answer:
+        return Flavour.VLLM, 0
+    status, answer = await replica.look("GET", "/version")
+    if status == 200 and isinstance(answer, dict) and isinstance(answer.get("version"), str):
+        return Flavour.VLLM, 0
+    return Flavour.OPENAI, 0
+
+
+def _sglang_sign(info: dict[str, Any]) -> int:
+    if not info.get("enable_priority_scheduling"):
+        return 0
+    return 1 if info.get("schedule_low_priority_values_first") else -1
+
+
+def _honours(flavour: Flavour, sign: int) -> bool | None:
+    """Whether ranks count there; None where it can't be told: vLLM takes them whether or not it orders by them."""
+    if flavour == Flavour.VLLM and sign:
+        return None
+    return bool(sign) if flavour != Flavour.OPENAI else None
+
+
+async def _takes_priority(replica: Replica) -> bool:
+    """Whether vLLM accepts a priority; without priority scheduling, versions differ in refusing it."""
+    replica.assume(Findings(traits=Traits(flavour=Flavour.VLLM), priority_sign=1))
+    try:
+        await _ask(replica, "Say: yes", tokens=1, rank=1)
+    except EngineRefused:
+        return False
+    finally:
+        replica.assume(Findings(traits=Traits(flavour=Flavour.VLLM)))
+    return True
+
+
+async def _continues(replica: Replica) -> bool:
+    """Cut a sentence before its last word.
+
+    An engine that goes on writes the space before it first; one that answers anew begins otherwise.
+    """
+    try:
+        said = await _ask(
+            replica, "Write: The quick brown fox jumps over the lazy dog.", "The quick brown fox jumps over the lazy"
+        )
+        return said.text.startswith(" dog") and await _keeps_characters(replica)
+    except EngineRefused:
+        return False
+
+
+async def _keeps_characters(replica: Replica) -> bool:
+    """Characters of several tokens: a stream cut between their tokens must not lose or break one."""
+    said = await _ask(replica, "Repeat this character ten times: 🦙", "🦙🦙🦙🦙🦙🦙")
+    return "\ufffd" not in said.text.rstrip("\ufffd")
+
+
+async def _find_continuation(replica: Replica, traits: Traits) -> Traits:
+    keeps_cut, recompute = await _find_cache(replica)
+    return msgspec.structs.replace(
+        traits,
+        clean_cut_only=not await _keeps_white_space(replica),
+        continues_constrained=await _continues_constrained(replica),
+        keeps_cut_prefill=keeps_cut,
+        recompute_tokens=recompute,
+    )
+
+
+async def _keeps_white_space(replica: Replica) -> bool:
+    """Whether an answer cut after a space, and one cut after a new line and indentation, go on from there.
+
+    A template that strips the beginning makes the engine write the white space once more. The
+    cuts are where the engine's own tokens end, as they will be in use.
+    """
+    code = "def one():\n    return 1\n\ndef two():\n    return 2\n\ndef three():"
+    asked = (("Count from 1 to 9.", "1, 2, 3, 4, 5,"), ("Write three Python functions: one, two, three.", code))
+    return all([await _goes_on_after_space(replica, question, beginning) for question, beginning in asked])
+
+
+async def _goes_on_after_space(replica: Replica, question: str, beginning: str) -> bool:
+    said = await _ask(replica, question, beginning)
+    cuts = [cut for cut in accumulate(said.pieces) if cut[-1:].isspace()]
+    if not cuts:
+        return False
+    rest = await _ask(replica, question, beginning + cuts[0])
+    return (cuts[0] + rest.text).startswith(said.text)
+
+
+async def _continues_constrained(replica: Replica) -> bool:
+    """Whether an answer under a JSON schema, cut in half, ends as the same valid JSON."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"const": "Paris"}, "country": {"const": "France"}},
+        "required": ["city", "country"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": schema}}
+    asked = "Name the capital of France, and France, as JSON."
+    try:
+        whole = (await _ask(replica, asked, tokens=48, response_format=form)).text
+        half = whole[: len(whole) // 2].rstrip()
+        rest = (await _ask(replica, asked, half, tokens=48, response_format=form)).text
+    except EngineRefused:
+        return False
+    return _decoded(whole) is not None and _decoded(half + rest) == _decoded(whole)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return None
+
+
+async def _find_cache(replica: Replica) -> tuple[bool, int]:
+    """Whether a prompt cut in mid-prefill stays cached, and the tokens that a warm continuation computes again.
+
+    Both as the gateway itself would find it when it sends the request again, under the rules
+    of R31: what it must not reuse is lost. Kept means 0 < cached < length - 1, soon after
+    the cut: all of it cached means that the cut came after the prefill.
+    """
+    asked = "Sort these: " + " ".join(f"w{number * 7919 % 1000}" for number in range(_LONG_WORDS))
+    try:
+        call = await replica.open(_prompt(asked, tokens=4))
+        await asyncio.sleep(_CUT_AFTER_S)
+        await call.close()
+        await asyncio.sleep(_SETTLE_S)
+        again = await _ask(replica, asked, tokens=4)
+    except EngineRefused:
+        return False, UNKNOWN_RECOMPUTE
+    kept = 0 < again.usage.cache_read < again.usage.prompt - 1
+    warm = (await _ask(replica, asked, again.text.rstrip() or "w", tokens=1)).usage
+    return kept, warm.input if warm.cache_read else UNKNOWN_RECOMPUTE
+
+
+async def _ask(
+    replica: Replica, question: str, beginning: str = "", *, tokens: int = 6, rank: int = 0, **fields: Any
+) -> Said:
+    call = await replica.open(_prompt(question, beginning, tokens=tokens, rank=rank, **fields))
+    try:
+        pieces = [read_answer([block]).text async for block in call]
+    finally:
+        await call.close()
+    return Said(pieces=pieces, usage=call.usage or Usage())
+
+
+def _prompt(question: str, beginning: str = "", *, tokens: int, rank: int = 0, **fields: Any) -> Prompt:
+    body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": tokens, **fields}
+    return Prompt(path="/chat/completions", body=body, stream=True, rank=rank, beginning=beginning)

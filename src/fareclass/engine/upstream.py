@@ -1,0 +1,79 @@
+"""What goes upstream: a request's body in the words of one engine flavour (R17, R31, R50)."""
+
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from fareclass.engine.base import Prompt
+
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+GENERATING: Final = frozenset({"/chat/completions", "/completions"})
+
+
+class Flavour(StrEnum):
+    """The kinds of server that are told apart; any other is `openai`."""
+
+    LLAMA = "llama.cpp"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    OPENAI = "openai"
+
+
+def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) -> dict[str, Any]:
+    """The caller's body with the gateway's own fields set; `prompt.body` stays as it is.
+
+    `priority_sign` is 1 where the engine takes small priorities first, -1 where large ones,
+    0 where it takes none.
+    """
+    body = {**prompt.body, "model": model}
+    if prompt.path not in GENERATING:
+        return body
+    body["stream"] = prompt.stream
+    body.pop("stream_options", None)
+    if prompt.stream:
+        body["stream_options"] = {**_plain(prompt.body.get("stream_options") or {}), "include_usage": True}
+    if flavour == Flavour.LLAMA:
+        # R31: llama.cpp's cache is shared by all callers, so only an answer that was prefilled before may use it.
+        body["cache_prompt"] = bool(prompt.beginning)
+        if prompt.stream:
+            body["return_progress"] = True
+            body["timings_per_token"] = True
+    elif flavour == Flavour.VLLM and prompt.stream:
+        body["stream_options"]["continuous_usage_stats"] = True
+    if priority_sign:
+        body["priority"] = priority_sign * prompt.rank
+    if prompt.beginning:
+        _continue(body, prompt, flavour)
+    return body
+
+
+def _continue(body: dict[str, Any], prompt: Prompt, flavour: str) -> None:
+    for name in _LIMITS:
+        limit = _plain(body.get(name))
+        if isinstance(limit, int):
+            body[name] = max(1, limit - prompt.made_tokens)
+    if prompt.path == "/completions":
+        body.pop("echo", None)
+        given = _plain(body.get("prompt"))
+        body["prompt"] = (given[0] if isinstance(given, list) else given) + prompt.beginning
+        return
+    messages = list(_plain(body["messages"]))
+    if flavour == Flavour.LLAMA and _prefilled(messages[-1]):
+        # llama.cpp itself continues a last message of the assistant, and refuses two of them.
+        messages[-1] = {**messages[-1], "content": messages[-1]["content"] + prompt.beginning}
+    else:
+        messages.append({"role": "assistant", "content": prompt.beginning})
+    body["messages"] = messages
+    if flavour in {Flavour.VLLM, Flavour.SGLANG}:
+        body["continue_final_message"] = True
+        body["add_generation_prompt"] = False
+
+
+def _prefilled(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "assistant" and isinstance(message.get("content"), str)
+
+
+def _plain(value: Any) -> Any:
+    """A field that may still be undecoded JSON, decoded."""
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

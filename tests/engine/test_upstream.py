@@ -1,0 +1,56 @@
+"""What each engine is sent for one and the same request."""
+
+import msgspec
+import pytest
+
+from fareclass.engine.base import Prompt
+from fareclass.engine.upstream import Flavour, upstream_body
+
+BODY = {"model": "public", "messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 20}
+
+
+def sent(flavour: Flavour, path: str = "/chat/completions", **fields):
+    body = fields.pop("body", BODY)
+    stream = fields.pop("stream", True)
+    return upstream_body(Prompt(path=path, body=body, stream=stream, rank=3, **fields), flavour, "m", 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_llama_uses_its_cache_only_to_continue_an_answer(stream):
+    """R31: its cache is shared by all callers."""
+    assert sent(Flavour.LLAMA, stream=stream)["cache_prompt"] is False
+    assert sent(Flavour.LLAMA, stream=stream, beginning="So", made_tokens=1)["cache_prompt"] is True
+
+
+def test_llama_tells_its_progress_so_that_a_hang_up_in_mid_prefill_is_noticed():
+    """R15."""
+    body = sent(Flavour.LLAMA)
+    assert body["return_progress"] is True and body["timings_per_token"] is True
+    assert "return_progress" not in sent(Flavour.LLAMA, stream=False)
+
+
+def test_the_answer_shrinks_by_what_was_made():
+    """R11."""
+    body = sent(Flavour.LLAMA, beginning="So", made_tokens=7)
+    assert body["max_completion_tokens"] == 13
+    assert body["messages"] == [*BODY["messages"], {"role": "assistant", "content": "So"}]
+    assert BODY["messages"] == [{"role": "user", "content": "x"}], "the caller's body is shared"
+
+
+def test_an_answer_that_the_caller_began_goes_on_as_one_message_on_llama():
+    """R11: llama.cpp refuses two assistant messages at the end."""
+    given = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Well"}]
+    body = sent(Flavour.LLAMA, body={"messages": given}, beginning=", so", made_tokens=2)
+    assert body["messages"][-1] == {"role": "assistant", "content": "Well, so"}
+    assert given[-1]["content"] == "Well"
+
+
+def test_fields_that_were_not_decoded_are_understood():
+    body = {"messages": msgspec.Raw(b'[{"role":"user","content":"x"}]'), "stream_options": msgspec.Raw(b'{"x":1}')}
+    made = sent(Flavour.VLLM, body=body, beginning="So", made_tokens=1)
+    assert [message["role"] for message in made["messages"]] == ["user", "assistant"]
+    assert made["stream_options"] == {"x": 1, "include_usage": True, "continuous_usage_stats": True}
+
+
+def test_other_endpoints_get_the_model_and_nothing_else():
+    assert sent(Flavour.LLAMA, "/embeddings", body={"input": "x"}, stream=False) == {"input": "x", "model": "m"}
