@@ -1,0 +1,1 @@
+"""HTTP in and out: knows JSON and status codes, decides nothing."""

@@ -1,0 +1,102 @@
+"""The first look at a request: the headers that count, and its body within bounds."""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple
+
+from fareclass.core.limits import BODY_BYTES, BODY_READ_S, HEADER_VALUE_CHARS
+from fareclass.core.outcomes import Outcome, Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_PRINTABLE = re.compile(r"[^!-~]")
+
+
+class CallerGone(Exception):
+    """The caller hung up before its request was whole."""
+
+
+class Arrival(NamedTuple):
+    """What is known of a request before its body: our id, the caller's own id, and when it came."""
+
+    id: str
+    caller_id: str
+    token: bytes | None
+    traceparent: str | None
+    length: bytes | None
+    encoding: bytes | None
+    arrived_s: float
+    arrived_us: int
+
+
+def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
+    """Read the headers once. Our request id sorts by time, so that the ledger grows at its end."""
+    arrived_us = time.time_ns() // 1000
+    found = dict(headers)
+    scheme, _, token = found.get(b"authorization", b"").partition(b" ")
+    caller_id = found.get(b"x-client-request-id") or found.get(b"x-request-id", b"")
+    traceparent = found.get(b"traceparent", b"")
+    return Arrival(
+        id=f"req_{arrived_us:013x}{os.urandom(8).hex()}",
+        caller_id=_PRINTABLE.sub("", caller_id[:HEADER_VALUE_CHARS].decode("latin-1")) if caller_id else "",
+        token=token.strip() if scheme.lower() == b"bearer" else None,
+        traceparent=traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else None,
+        length=found.get(b"content-length"),
+        encoding=found.get(b"content-encoding"),
+        arrived_s=asyncio.get_running_loop().time(),
+        arrived_us=arrived_us,
+    )
+
+
+async def read_body(receive: Receive, arrival: Arrival) -> bytes:
+    """The whole request body.
+
+    Raises:
+        Refusal: `invalid`: larger than `BODY_BYTES` (seen before reading where the length was
+            declared), compressed, or slower than `BODY_READ_S`.
+        CallerGone: the caller hung up meanwhile.
+    """
+    if arrival.encoding is not None and arrival.encoding.lower() != b"identity":
+        raise Refusal(
+            Outcome.INVALID, "Compressed request bodies are not understood; send it without Content-Encoding."
+        )
+    if arrival.length is not None and int(arrival.length) > BODY_BYTES:
+        raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_READ_S):
+            message = await _receive(receive)
+            body: bytes = message.get("body", b"")
+            return body if not message.get("more_body") else await _read_rest(receive, body)
+    except TimeoutError:
+        raise Refusal(
+            Outcome.INVALID, f"The request body took longer than {BODY_READ_S:.0f} s to arrive.", code="request_timeout"
+        ) from None
+
+
+async def _read_rest(receive: Receive, first: bytes) -> bytes:
+    body = bytearray(first)
+    more = True
+    while more:
+        message = await _receive(receive)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > BODY_BYTES:
+            raise _too_large()
+    return bytes(body)
+
+
+async def _receive(receive: Receive) -> Message:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise CallerGone
+    return message
+
+
+def _too_large() -> Refusal:
+    return Refusal(Outcome.INVALID, f"The request body is larger than {BODY_BYTES // 2**20} MiB.")

@@ -1,0 +1,78 @@
+"""R25, R49: what a request will take, learned from those before it."""
+
+from fareclass.core.request import Request
+from fareclass.core.snapshot import Model
+from fareclass.core.tiers import Tier
+from fareclass.core.usage import Usage
+from fareclass.policy.estimate import Estimator
+
+MODEL = Model(name="m", upstream_model="m", created=0, tiers=frozenset(Tier), output_burndown=5, max_tokens_default=512)
+
+
+def request(*, prompt_bytes: int = 4000, max_tokens: int | None = None, width: int = 1) -> Request:
+    return Request(
+        id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", token=None, model="m", tier_word=None,
+        stream=False, body={}, extra={}, max_tokens=max_tokens, width=width, size_bytes=prompt_bytes,
+        prompt_bytes=prompt_bytes, continuable=True, constrained=False, has_tools=False, stop=(), media_hosts=(),
+        traceparent=None, arrived_s=0.0, arrived_us=0,
+    )  # fmt: skip
+
+
+def test_r25_before_anything_is_known():
+    estimator = Estimator()
+    assert estimator.prompt_tokens("m", 4000) == 1000
+    assert estimator.prompt_tokens("m", 0) == 1
+    assert estimator.output_tokens("p", MODEL, None) == 512
+    assert estimator.output_tokens("p", MODEL, 100) == 100
+    assert estimator.hold_tokens("p", MODEL, request()) == 1000 + 512 * 5
+
+
+def test_r25_the_learned_mean_bounds_the_hold():
+    estimator = Estimator()
+    for output in (10, 20, 30):
+        estimator.learn("p", request(), Usage(input=1000, output=output))
+    assert estimator.output_tokens("p", MODEL, None) == 20
+    assert estimator.output_tokens("p", MODEL, 4096) == 20
+    assert estimator.output_tokens("p", MODEL, 5) == 5
+    assert estimator.output_tokens("another project", MODEL, None) == 512
+
+
+def test_r25_bytes_per_token_follow_the_model_and_count_cached_tokens():
+    estimator = Estimator()
+    for _ in range(500):
+        estimator.learn("p", request(prompt_bytes=2000), Usage(input=400, cache_read=600, output=1))
+    assert 990 <= estimator.prompt_tokens("m", 2000) <= 1010
+    assert estimator.prompt_tokens("another model", 2000) == 500
+
+
+def test_r25_the_mean_follows_a_change():
+    estimator = Estimator()
+    for output in [1000] * 200 + [10] * 200:
+        estimator.learn("p", request(), Usage(input=1000, output=output))
+    assert estimator.output_tokens("p", MODEL, None) <= 13
+
+
+def test_r49_width_multiplies_the_hold_and_divides_what_is_learned():
+    estimator = Estimator()
+    wide = request(width=4)
+    assert estimator.hold_tokens("p", MODEL, wide) == 4 * estimator.hold_tokens("p", MODEL, request())
+    estimator.learn("p", wide, Usage(input=9999, output=400))
+    assert estimator.output_tokens("p", MODEL, None) == 100
+    assert estimator.prompt_tokens("m", 4000) == Estimator().prompt_tokens("m", 4000)
+
+
+def test_embeddings_hold_no_output_and_teach_none():
+    estimator = Estimator()
+    embedding = request(max_tokens=0)
+    assert estimator.hold_tokens("p", MODEL, embedding) == 1000
+    estimator.learn("p", embedding, Usage(input=1000))
+    assert estimator.output_tokens("p", MODEL, None) == 512
+
+
+def test_r14_what_is_remembered_is_bounded():
+    estimator = Estimator(entries=10)
+    for number in range(1000):
+        estimator.learn(f"p{number}", request(), Usage(input=1, output=1))
+    assert estimator.output_tokens("p999", MODEL, None) == 1
+    assert estimator.output_tokens("p0", MODEL, None) == 512
+    assert len(estimator._outputs) == 10

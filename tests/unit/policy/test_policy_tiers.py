@@ -1,0 +1,73 @@
+"""R1 to R3: which tier a request is admitted as."""
+
+import pytest
+
+from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.snapshot import Key, Model, Project
+from fareclass.core.tiers import Tier
+from fareclass.policy.tiers import admit
+
+LIVE = frozenset({Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX})
+
+
+def key(**more: object) -> Key:
+    return Key(id="key_1", project=Project(id="proj_1", name="acme"), name="app", secret=b"", **more)
+
+
+def model(tiers: frozenset[Tier] = LIVE) -> Model:
+    return Model(name="m", upstream_model="m", created=0, tiers=tiers)
+
+
+def refusal(word: str | None, of_key: Key | None = None, of_model: Model | None = None) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        admit(of_key or key(), of_model or model(), word)
+    assert caught.value.param == "service_tier"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("word", "tier"),
+    [("priority", Tier.PRIORITY), ("fast", Tier.PRIORITY), ("default", Tier.DEFAULT), ("flex", Tier.FLEX)],
+)
+def test_r1_a_word_names_its_tier(word, tier):
+    assert admit(key(), model(), word) == (tier, tier)
+
+
+@pytest.mark.parametrize("word", [None, "auto"])
+def test_r2_no_tier_and_auto_are_the_keys_default(word):
+    assert admit(key(default_tier=Tier.FLEX), model(), word) == (Tier.FLEX, Tier.FLEX)
+    assert admit(key(), model(), word) == (Tier.DEFAULT, Tier.DEFAULT)
+
+
+@pytest.mark.parametrize("word", ["standard", "standard_only", "", "FLEX", "x" * 10_000])
+def test_r3_an_unknown_tier_is_refused_with_the_valid_ones(word):
+    refused = refusal(word)
+    assert refused.outcome is Outcome.INVALID
+    assert all(f"`{valid}`" in refused.message for valid in ("auto", "priority", "fast", "default", "flex", "reserved"))
+    assert len(refused.message) < 300
+
+
+@pytest.mark.parametrize("word", ["reserved", "scale"])
+def test_r3_reserved_without_a_reservation(word):
+    refused = refusal(word)
+    assert (refused.outcome, refused.message) == (Outcome.INVALID, "Reservation not found.")
+
+
+def test_r3_batch_is_told_where_it_belongs():
+    refused = refusal("batch")
+    assert refused.outcome is Outcome.INVALID
+    assert "batch API" in refused.message
+
+
+def test_r3_a_tier_that_the_key_forbids_names_both():
+    refused = refusal("priority", key(allowed_tiers=frozenset({Tier.FLEX, Tier.DEFAULT})))
+    assert refused.outcome is Outcome.FORBIDDEN
+    assert refused.message == (
+        "The service tier `priority` is not allowed for the key `app`, which allows `default`, `flex`."
+    )
+
+
+def test_r3_a_tier_that_the_model_forbids_names_both():
+    refused = refusal(None, key(), model(frozenset({Tier.FLEX})))
+    assert refused.outcome is Outcome.FORBIDDEN
+    assert refused.message == "The service tier `default` is not allowed for the model `m`, which allows `flex`."

@@ -1,0 +1,58 @@
+"""A control plane for tests: real database, real commands, over HTTP without a socket."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+
+from fareclass.config import Price
+from fareclass.core.snapshot import Model
+from fareclass.core.tiers import TIERS
+from fareclass.flow.control import Control, Tariff
+from fareclass.store.database import Store
+from fareclass.store.master_key import open_master_key
+from fareclass.wire.admin import admin_app
+
+FACTORS = tuple(Decimal(text) for text in ("1", "1.75", "1", "0.5", "0.5"))
+MODELS = ("smollm2", "meta-llama/Llama-3")
+ADMIN_KEY = "fc_admin_test"
+
+
+class OnePool:
+    """One replica of the first model, whose slots and tiers can be changed."""
+
+    def __init__(self) -> None:
+        self.replica: dict[str, Any] = {"id": "r1", "slots": 8, "tiers": None, "drain": False}
+
+    def describe(self, model: str | None) -> list[dict[str, Any]]:
+        if model not in {None, MODELS[0]}:
+            raise LookupError(model)
+        return [{"model": MODELS[0], "replicas": [self.replica], "queued": {"flex": 3}}]
+
+    async def change(
+        self, model: str, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None
+    ) -> dict[str, Any]:
+        if (model, replica) != (MODELS[0], "r1"):
+            raise LookupError(replica)
+        if slots is not None and slots > 64:
+            raise ValueError("the engine has 64 slots")
+        given = {"drain": drain, "tiers": tiers, "slots": slots}
+        self.replica = self.replica | {name: value for name, value in given.items() if value is not None}
+        return self.replica
+
+
+def make_control(store: Store, folder: Path, price: Price | None = None) -> Control:
+    """What `app` makes of a configuration with two models, the first with this price."""
+    made = dict.fromkeys(MODELS, None) | {MODELS[0]: price}
+    return Control(
+        store,
+        open_master_key(folder / "keys" / "master.key", store),
+        {name: Model(name=name, upstream_model=name, created=0, tiers=frozenset(TIERS)) for name in MODELS},
+        {name: Tariff(price=given, multipliers=FACTORS) for name, given in made.items()},
+    )
+
+
+def make_app(control: Control) -> Starlette:
+    return admin_app(control, OnePool(), ADMIN_KEY)
