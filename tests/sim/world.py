@@ -226,10 +226,12 @@ class World:
             assert (ticket.line is not None) == (ticket.state in LINE_STATES), ticket
             assert (ticket.replica is not None) == (ticket.state in SLOT_STATES), ticket
             assert (ticket in self.calls) == (ticket.state in SLOT_STATES), ticket
-            assert self.ended[ticket.id] == (ticket.state is State.GONE), f"{ticket} ended {self.ended[ticket.id]} times"
+            assert self.ended[ticket.id] == (ticket.state is State.GONE), (
+                f"{ticket} ended {self.ended[ticket.id]} times"
+            )
             if ticket.state is State.WAITING:
                 assert ticket.timer is not None, f"{ticket} would wait for ever (R14)"
-        for line, _ in brain._order:
+        for line, _ in brain.lines.order:
             mine = [ticket for ticket in in_line if ticket.line is line]
             assert line.waiting == len(mine)
             assert line.width == sum(ticket.width for ticket in mine)
@@ -237,6 +239,8 @@ class World:
             assert line.waiting <= QUEUE_LIMIT + 8 * len(brain.replicas) + 8
         for replica in brain.replicas.values():
             self.check_replica(replica)
+        for rank in TIERS:
+            assert brain._movable[rank] == sum(len(replica.movable[rank]) for replica in brain.replicas.values())
         leaving = [ticket for ticket in self.tickets if ticket.state is State.LEAVING]
         assert brain._leaving == sum(ticket.width for ticket in leaving)
         assert set(leaving) == self.must_pause
@@ -271,7 +275,7 @@ class World:
     def check_work_conserving(self, in_line: list[Ticket]) -> None:
         """R12: no slot stays free while the first of a line may start on it, but for the gate and a wait for home."""
         gated_ahead = False
-        for line, _ in self.brain._order:
+        for line, _ in self.brain.lines.order:
             able = []
             for ticket in self.heads([t for t in in_line if t.line is line]):
                 for replica in self.brain.replicas.values():

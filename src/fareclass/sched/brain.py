@@ -10,14 +10,14 @@ What a driver owes it: carry out each effect; report a started call's `first_tok
 
 from collections.abc import Iterable, Mapping
 
-from fareclass.core.limits import MAX_PAUSED_S, PROTECTION_S, QUEUE_BYTES
+from fareclass.core.limits import MAX_PAUSED_S, PROTECTION_S
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Quota
 from fareclass.core.tiers import TIERS, Tier, TierPolicy
 from fareclass.sched.admission import Admission
 from fareclass.sched.fairness import CACHED_WEIGHT, INPUT_WEIGHT, OUTPUT_WEIGHT
-from fareclass.sched.forecast import Pace
 from fareclass.sched.line import Line
+from fareclass.sched.lines import Lines, flex_code
 from fareclass.sched.placement import gated, place, victims
 from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
@@ -35,14 +35,12 @@ class Brain:
     def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
         self.policies = policies
         self.replicas: dict[str, Replica] = {}
-        self.lines = [Line(tier.word) for tier in TIERS]
-        self.guard = Line("guard")
+        self.lines = Lines(policies)
         self.admission = Admission()
-        self._order = [(self.lines[0], 0), (self.guard, 1), *((self.lines[rank], rank) for rank in range(1, 5))]
         self._floors = {tier: policies[tier].floor for tier in TIERS if policies[tier].floor}
         self._roomy: tuple[dict[Replica, None], ...] = tuple({} for _ in TIERS)
-        self._paces = [Pace() for _ in TIERS]
         self._timers = Timers()
+        self._movable = [0] * len(TIERS)
         self._leaving = 0
         self._freed = False
         self._seq = 0
@@ -51,7 +49,7 @@ class Brain:
 
     def add_replica(self, id: str, slots: int, now: float, *, tiers: Iterable[Tier] | None = None) -> list[Effect]:
         """A replica joins, with nothing known of it yet; `set_replica` tells what a probe found."""
-        replica = self.replicas[id] = Replica(id, slots, self.policies)
+        replica = self.replicas[id] = Replica(id, slots, self.policies, self._movable)
         replica.tiers = frozenset(tiers) if tiers is not None else None
         return self._changed(replica, now)
 
@@ -95,7 +93,7 @@ class Brain:
         replica.measure()
         self._refresh(replica)
         if not replica.open:
-            for line, _ in self._order:
+            for line, _ in self.lines.order:
                 for ticket in line.homebound(replica.id):
                     line.roam(ticket)
         self._sweep(now, out)
@@ -112,20 +110,17 @@ class Brain:
         ticket.expires_at = min(now + policy.max_wait_s, ticket.deadline or float("inf"))
         refusal = (
             self.admission.unfit(ticket, self.replicas.values())
-            or self._full(ticket, policy, now)
+            or self.lines.full(ticket, now, self.slots)
             or self.admission.hold(ticket, quota, now)
         )
         if refusal is not None:
             ticket.state = State.GONE
             return [refusal]
         ticket.state = State.WAITING
-        line = self.lines[ticket.rank]
-        line.push(ticket)
+        self.lines.push(ticket, now)
         out: list[Effect] = []
         self._sweep(now, out)
         if ticket.state is State.WAITING:
-            if line.waiting == 1:
-                self._paces[ticket.rank].line_began(now)
             self._timers.set(ticket, ticket.expires_at)
         return out
 
@@ -182,7 +177,7 @@ class Brain:
         elif ticket.failures < MAX_FAILURES and not ticket.sent:
             self._leave(ticket)
             ticket.expires_at = max(ticket.expires_at, now + self.policies[ticket.tier].max_wait_s)
-            self._put_back(ticket)
+            self._put_back(ticket, now)
         else:
             self._leave(ticket)
             ticket.state = State.OUT
@@ -248,10 +243,7 @@ class Brain:
             return
         guard_s = self.policies[ticket.tier].gap_guard_s
         if guard_s is not None and gap >= guard_s and ticket.sent and not ticket.guarded:
-            line.remove(ticket)
-            ticket.guarded = True
-            self.guard.put_back(ticket)
-            line = self.guard
+            line = self.lines.guarded(ticket)
         if gap >= self._roam_s(ticket):
             line.roam(ticket)
         self._set_paused_timer(ticket, now)
@@ -284,13 +276,13 @@ class Brain:
         own = replica.pending_tokens(ticket)
         for other in [t for t in replica.prefilling if replica.yields(t, ticket, now)]:
             other.yields += 1
-            self._restart(replica, other, out)
+            self._restart(replica, other, now, out)
         ticket.resumed = ticket.state is State.PAUSED
         if ticket.resumed:
             ticket.paused_s += now - ticket.paused_at
             ticket.protected_until = float("inf")
         elif now > ticket.arrival:
-            self._paces[ticket.rank].started(now)
+            self.lines.started(ticket, now)
         if not ticket.charged:
             ticket.charged = True
             fresh = ticket.prompt_tokens - ticket.cached_tokens
@@ -321,23 +313,23 @@ class Brain:
         ticket.paused_at = now
         ticket.home = home
         ticket.roams = home is None or not self.replicas[home].open
-        (self.guard if ticket.guarded else self.lines[ticket.rank]).put_back(ticket)
+        self.lines.put_back(ticket, now)
         self._set_paused_timer(ticket, now)
 
-    def _put_back(self, ticket: Ticket) -> None:
+    def _put_back(self, ticket: Ticket, now: float) -> None:
         """It sent nothing: it stands in line again, with its wait clock still running."""
         ticket.state = State.WAITING
         ticket.made_tokens = 0
         ticket.home = None
         ticket.roams = True
-        self.lines[ticket.rank].put_back(ticket)
+        self.lines.put_back(ticket, now)
         self._timers.set(ticket, ticket.expires_at)
 
-    def _restart(self, replica: Replica, ticket: Ticket, out: list[Effect]) -> None:
+    def _restart(self, replica: Replica, ticket: Ticket, now: float, out: list[Effect]) -> None:
         self._leave(ticket)
         if replica.keeps_cut:
             ticket.affinity = replica.id
-        self._put_back(ticket)
+        self._put_back(ticket, now)
         self._freed = True
         out.append(Restart(ticket))
 
@@ -350,7 +342,7 @@ class Brain:
             out.append(Pause(victim))
         else:
             victim.restarts += 1
-            self._restart(replica, victim, out)
+            self._restart(replica, victim, now, out)
 
     def _refuse(
         self, ticket: Ticket, outcome: Outcome, message: str, retry_after_s: float | None, out: list[Effect]
@@ -383,17 +375,17 @@ class Brain:
 
     def _round(self, now: float, out: list[Effect]) -> None:
         for tier in self._floors:
-            while self._below_floor(tier) and self._fill_one(self.lines[tier], tier, now, {}, out):
+            while self._below_floor(tier) and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out):
                 pass
         claimed: dict[Replica, None] = {}
         spoken = 0
-        for line, rank in self._order:
+        for line, rank in self.lines.order:
             if not line.fresh.waiting and not line.returned:
                 continue
             while self._fill_one(line, rank, now, claimed, out):
                 pass
             if rank <= Tier.DEFAULT:
-                while self._leaving - spoken < line.width and self._take_one(line, now, out):
+                while self._leaving - spoken < line.width and self._take_one(line, rank, now, out):
                     if self._freed:
                         return
                 spoken += min(line.width, max(0, self._leaving - spoken))
@@ -414,8 +406,10 @@ class Brain:
             first_blocked = False
         return False
 
-    def _take_one(self, line: Line, now: float, out: list[Effect]) -> bool:
-        """Take slots for the first ticket of this line that may take any; False if none may."""
+    def _take_one(self, line: Line, rank: int, now: float, out: list[Effect]) -> bool:
+        """Take slots for the first ticket of this line, or one that waits for its own replica; False if none may."""
+        if not any(self._movable[rank + 1 :]):
+            return False
         for ticket, home in line.candidates(self.replicas.values()):
             if ticket.rank > Tier.DEFAULT:
                 continue
@@ -426,6 +420,8 @@ class Brain:
                 for victim in taken:
                     self._take(replica, victim, now, out)
                 return True
+            if home is None:
+                return False
         return False
 
     def _below_floor(self, tier: Tier) -> bool:
@@ -446,37 +442,6 @@ class Brain:
         """Sequences that the replicas which are open may run at once."""
         return sum(replica.slots for replica in self.replicas.values() if replica.open)
 
-    def wait_s(self, rank: int, now: float, ahead: int | None = None) -> float:
+    def wait_s(self, rank: int, now: float) -> float:
         """The wait that a ticket of this rank would expect now, in seconds."""
-        line = self.lines[rank]
-        ahead = line.waiting + 1 if ahead is None else ahead
-        return self._paces[rank].wait_s(ahead, now if line.waiting else None, self.slots)
-
-    def _full(self, ticket: Ticket, policy: TierPolicy, now: float) -> Refuse | None:
-        """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14)."""
-        line = self.lines[ticket.rank]
-        if not line.waiting:
-            return None
-        code = flex_code(ticket)
-        if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
-            message = f"The line of the {ticket.tier.word} tier is full."
-            return Refuse(ticket, Outcome.SHED, message, self.wait_s(ticket.rank, now, 1), code)
-        if ticket.tier is not Tier.DEFAULT:
-            return None
-        flow = line.fresh.flow(ticket)
-        ahead = min(line.waiting + 1, line.returned + (flow.waiting + 1) * max(1, line.fresh.projects))
-        wait_s = self.wait_s(ticket.rank, now, ahead)
-        if wait_s <= policy.max_wait_s:
-            return None
-        message = f"The default tier is over capacity: the wait would be about {wait_s:.0f} s."
-        return Refuse(ticket, Outcome.SHED, message, max(1.0, wait_s - policy.max_wait_s), code)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all requests in line."""
-        return sum(line.size_bytes for line, _ in self._order)
-
-
-def flex_code(ticket: Ticket) -> str | None:
-    """Flex has a code of its own for want of capacity."""
-    return "resource_unavailable" if ticket.tier is Tier.FLEX else None
+        return self.lines.wait_s(rank, now, self.slots)

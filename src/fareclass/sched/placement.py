@@ -113,7 +113,7 @@ def _victims_on(replica: Replica, ticket: Ticket, now: float, protected: Collect
 
 
 def _may_be_taken(replica: Replica, other: Ticket, by: Ticket, now: float) -> bool:
-    if other.tier is Tier.RESERVED or by.rank != Tier.RESERVED and (now < other.protected_until or other.guarded):
+    if other.tier is Tier.RESERVED or (by.rank != Tier.RESERVED and (now < other.protected_until or other.guarded)):
         return False
     # A restart past the wait limit would only kill it.
     return replica.can_pause(other) or now < other.expires_at

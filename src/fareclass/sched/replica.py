@@ -20,15 +20,16 @@ class Replica:
     is how many more a ticket of that rank may add under R9; it is kept up to date at each
     change, so that asking costs nothing. `prefilling` are the tickets sent there that have
     given no first token, `backlog` their prompt tokens (R52). `movable[rank]` are running
-    tickets that could be paused or restarted (R11).
+    tickets that could be paused or restarted (R11); `pool_movable` counts them by rank over
+    all replicas of the pool, which share that list.
     """
 
     __slots__ = (
-        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "movable", "prefill_tps",
+        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "movable", "pool_movable", "prefill_tps",
         "prefilling", "recompute_tokens", "room", "running", "slots", "tiers", "up", "width",
     )  # fmt: skip
 
-    def __init__(self, id: str, slots: int, policies: Mapping[Tier, TierPolicy]) -> None:
+    def __init__(self, id: str, slots: int, policies: Mapping[Tier, TierPolicy], pool_movable: list[int]) -> None:
         self.id = id
         self.slots = slots
         self.tiers: frozenset[Tier] | None = None
@@ -40,6 +41,7 @@ class Replica:
         self.running: dict[Ticket, None] = {}
         self.prefilling: dict[Ticket, None] = {}
         self.movable: tuple[dict[Ticket, None], ...] = tuple({} for _ in TIERS)
+        self.pool_movable = pool_movable
         self.by_rank = [0] * len(TIERS)
         self.width = 0
         self.backlog = 0
@@ -134,17 +136,23 @@ class Replica:
         """The ticket's call here is over, however it ended."""
         self.settle_prefill(ticket)
         del self.running[ticket]
-        self.movable[ticket.rank].pop(ticket, None)
+        self._forget_movable(ticket)
         self.width -= ticket.width
         self.by_rank[ticket.rank] -= ticket.width
         self.measure()
 
     def note_movable(self, ticket: Ticket) -> None:
         """Keep `movable` true after something about the ticket changed."""
-        if ticket.state is State.RUNNING and self.can_move(ticket):
+        if ticket.state is not State.RUNNING or not self.can_move(ticket):
+            self._forget_movable(ticket)
+        elif ticket not in self.movable[ticket.rank]:
             self.movable[ticket.rank][ticket] = None
-        else:
-            self.movable[ticket.rank].pop(ticket, None)
+            self.pool_movable[ticket.rank] += 1
+
+    def _forget_movable(self, ticket: Ticket) -> None:
+        if ticket in self.movable[ticket.rank]:
+            del self.movable[ticket.rank][ticket]
+            self.pool_movable[ticket.rank] -= 1
 
     def can_move(self, ticket: Ticket) -> bool:
         """Whether it can be paused, or else restarted (R11)."""

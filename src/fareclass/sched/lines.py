@@ -1,0 +1,96 @@
+"""All lines of a pool: in which order they are served, how long they are, and how long a newcomer would wait."""
+
+from collections.abc import Mapping
+
+from fareclass.core.limits import QUEUE_BYTES
+from fareclass.core.outcomes import Outcome
+from fareclass.core.tiers import TIERS, Tier, TierPolicy
+from fareclass.sched.forecast import Pace
+from fareclass.sched.line import Line
+from fareclass.sched.ticket import Refuse, Ticket
+
+
+class Lines:
+    """One line for each rank, and the guarded streams that go ahead of priority (R11).
+
+    `order` pairs each line, best first, with the rank whose room on a replica counts for it:
+    guarded tickets are not bound by ceilings, so they count as priority there.
+    """
+
+    def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
+        self._policies = policies
+        self._paces = [Pace() for _ in TIERS]
+        self.by_rank = [Line(tier.word) for tier in TIERS]
+        self.guard = Line("guard")
+        self.order = (
+            (self.by_rank[0], 0),
+            (self.guard, int(Tier.PRIORITY)),
+            *((self.by_rank[rank], rank) for rank in range(1, len(TIERS))),
+        )
+
+    def push(self, ticket: Ticket, now: float) -> None:
+        """A fresh ticket joins its line."""
+        self._begin(ticket, now)
+        self.by_rank[ticket.rank].push(ticket)
+
+    def put_back(self, ticket: Ticket, now: float) -> None:
+        """A ticket that had been running joins again, ahead of the fresh ones."""
+        if ticket.guarded:
+            self.guard.put_back(ticket)
+            return
+        self._begin(ticket, now)
+        self.by_rank[ticket.rank].put_back(ticket)
+
+    def guarded(self, ticket: Ticket) -> Line:
+        """A stream that has been paused for too long moves ahead of new priority work; returns its new line."""
+        assert ticket.line is not None
+        ticket.line.remove(ticket)
+        ticket.guarded = True
+        self.guard.put_back(ticket)
+        return self.guard
+
+    def started(self, ticket: Ticket, now: float) -> None:
+        """A ticket that had waited has started: the line's pace is learned from it."""
+        self._paces[ticket.rank].started(now)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all requests in line."""
+        return sum(line.size_bytes for line, _ in self.order)
+
+    def wait_s(self, rank: int, now: float, slots: int, ahead: int | None = None) -> float:
+        """The wait that a ticket of this rank would expect now, in seconds; behind `ahead` where not behind all."""
+        line = self.by_rank[rank]
+        ahead = line.waiting + 1 if ahead is None else ahead
+        return self._paces[rank].wait_s(ahead, now if line.waiting else None, slots)
+
+    def full(self, ticket: Ticket, now: float, slots: int) -> Refuse | None:
+        """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14)."""
+        line, policy = self.by_rank[ticket.rank], self._policies[ticket.tier]
+        if not line.waiting:
+            return None
+        if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
+            message = f"The line of the {ticket.tier.word} tier is full."
+            wait_s = self.wait_s(ticket.rank, now, slots, 1)
+            return Refuse(ticket, Outcome.SHED, message, wait_s, flex_code(ticket))
+        if ticket.tier is not Tier.DEFAULT:
+            return None
+        wait_s = self.wait_s(ticket.rank, now, slots, self._ahead(line, ticket))
+        if wait_s <= policy.max_wait_s:
+            return None
+        message = f"The default tier is over capacity: the wait would be about {wait_s:.0f} s."
+        return Refuse(ticket, Outcome.SHED, message, max(1.0, wait_s - policy.max_wait_s))
+
+    def _ahead(self, line: Line, ticket: Ticket) -> int:
+        """Starts until this newcomer's: a project with few tickets in line is not behind all of the others'."""
+        flow = line.fresh.flow(ticket)
+        return min(line.waiting + 1, line.returned + (flow.waiting + 1) * max(1, line.fresh.projects))
+
+    def _begin(self, ticket: Ticket, now: float) -> None:
+        if not self.by_rank[ticket.rank].waiting:
+            self._paces[ticket.rank].line_began(now)
+
+
+def flex_code(ticket: Ticket) -> str | None:
+    """Flex has a code of its own for want of capacity."""
+    return "resource_unavailable" if ticket.tier is Tier.FLEX else None
