@@ -429,7 +429,12 @@ class Brain:
 
     def _inside_floors(self) -> frozenset[int]:
         """Ranks from which nothing is taken, because all that runs stands inside their floor."""
-        return frozenset(tier for tier in self._floors if self.running(tier) <= int(self._floors[tier] * self.slots))
+        return frozenset(
+            tier
+            for tier in self._floors
+            if self.running(tier) - sum(replica.leaving(tier) for replica in self.replicas.values())
+            <= int(self._floors[tier] * self.slots)
+        )
 
     # -- what it shows
 
