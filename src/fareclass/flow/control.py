@@ -1,0 +1,369 @@
+"""Operator commands: each is one transaction, audited, and in force as soon as it returns.
+
+Commands are synchronous and run in threads, one at a time; each ends by publishing a new
+`Snapshot` by reference, which the data path picks up with its next request.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection
+
+from fareclass.config import Price
+from fareclass.core.limits import MODEL_CHARS
+from fareclass.core.snapshot import Model, Snapshot
+from fareclass.core.tiers import TIERS, Tier
+from fareclass.core.usage import KINDS
+from fareclass.flow.compile import compile_snapshot
+from fareclass.flow.lookups import find_key, find_key_ids, find_project, free_key_name, free_project_name
+from fareclass.flow.operator_rules import (
+    ControlError,
+    check_limits,
+    check_tags,
+    check_tiers,
+    check_weight,
+)
+from fareclass.metering.pricing import PriceError, check_number, compile_book
+from fareclass.metering.report import Names, ReportError, UsageRow, usage_report
+from fareclass.store import catalog, ids
+from fareclass.store.database import Store
+from fareclass.store.entries import Filters
+from fareclass.store.master_key import MasterKey
+from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
+
+CONFIG = "config"
+"""Who changed a price that came with the configuration file."""
+
+
+class Tariff(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration says of a model's prices; `multipliers` are in the order of the tiers."""
+
+    price: Price | None
+    multipliers: tuple[Decimal, ...]
+
+
+class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What a usage report is of. Projects and keys by id or name; times in microseconds since the epoch."""
+
+    project: str | None = None
+    key: str | None = None
+    model: str | None = None
+    tag: tuple[str, str] | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+    step_s: int | None = None
+    by: Sequence[str] = ()
+
+
+class Control:
+    """The control plane. `snapshot` is always whole and never changes once published.
+
+    Every command takes the `actor` who gave it, for the audit.
+    """
+
+    def __init__(
+        self, store: Store, master: MasterKey, models: Mapping[str, Model], tariffs: Mapping[str, Tariff]
+    ) -> None:
+        """Take the configuration's prices over where they changed, and compile the first snapshot.
+
+        Raises:
+            StoreError: the master key lost a version that a key needs.
+            PriceError: a configured price can't be used.
+        """
+        self._store = store
+        self._master = master
+        self._models = models
+        self._tariffs = tariffs
+        self._lock = threading.Lock()
+        with self._change() as connection:
+            for name, tariff in tariffs.items():
+                if tariff.price is not None:
+                    self._take_over(connection, name, tariff.price, tariff.multipliers)
+
+    # Projects
+
+    def create_project(self, actor: str, name: str, weight: int = 1) -> ProjectRecord:
+        """A new tenant."""
+        with self._change() as connection:
+            return self._create_project(connection, actor, name, weight)
+
+    def update_project(
+        self, actor: str, ref: str, name: str | UnsetType = UNSET, weight: int | UnsetType = UNSET
+    ) -> ProjectRecord:
+        with self._change() as connection:
+            before = find_project(connection, ref)
+            values: dict[str, object] = {}
+            if name is not UNSET and name != before.name:
+                values["name"] = free_project_name(connection, name)
+            if weight is not UNSET:
+                values["weight"] = check_weight(weight)
+            if values:
+                catalog.change_project(connection, before.id, values)
+            after = find_project(connection, before.id)
+            _audit(connection, actor, "project.update", before.id, before, after)
+            return after
+
+    def project(self, ref: str) -> ProjectRecord:
+        with self._store.read() as connection:
+            return find_project(connection, ref)
+
+    def projects(self, *, after: str, limit: int) -> list[ProjectRecord]:
+        with self._store.read() as connection:
+            return catalog.list_projects(connection, after=after, limit=limit)
+
+    # Keys
+
+    def create_key(
+        self,
+        actor: str,
+        project: str,
+        name: str,
+        *,
+        default_tier: str = "default",
+        allowed_tiers: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> tuple[KeyRecord, str]:
+        """A new key and its secret, which is shown here and never again (R51)."""
+        with self._change() as connection:
+            owner = find_project(connection, project)
+            return self._create_key(connection, actor, owner, name, default_tier, allowed_tiers, tags or {})
+
+    def update_key(
+        self,
+        actor: str,
+        ref: str,
+        *,
+        name: str | UnsetType = UNSET,
+        default_tier: str | UnsetType = UNSET,
+        allowed_tiers: Sequence[str] | UnsetType | None = UNSET,
+        tags: Mapping[str, str] | UnsetType = UNSET,
+    ) -> KeyRecord:
+        with self._change() as connection:
+            before = find_key(connection, ref)
+            tier, allowed = check_tiers(
+                before.default_tier if default_tier is UNSET else default_tier,
+                before.allowed_tiers if allowed_tiers is UNSET else allowed_tiers,
+            )
+            values: dict[str, object] = {"default_tier": tier, "allowed_tiers": allowed}
+            if name is not UNSET and name != before.name:
+                values["name"] = free_key_name(connection, before.project, name)
+            if tags is not UNSET:
+                values["tags"] = check_tags(tags)
+            catalog.change_key(connection, before.id, values)
+            after = find_key(connection, before.id)
+            _audit(connection, actor, "key.update", before.id, before, after)
+            return after
+
+    def revoke_key(self, actor: str, ref: str) -> KeyRecord:
+        """From the moment this returns the key opens nothing. Revoking twice changes nothing."""
+        with self._change() as connection:
+            before = find_key(connection, ref)
+            if before.revoked_at is not None:
+                return before
+            catalog.change_key(connection, before.id, {"revoked_us": _now_us()})
+            after = find_key(connection, before.id)
+            _audit(connection, actor, "key.revoke", before.id, before, after)
+            return after
+
+    def key(self, ref: str) -> KeyRecord:
+        with self._store.read() as connection:
+            return find_key(connection, ref)
+
+    def keys(self, *, project: str | None, after: str, limit: int) -> list[KeyRecord]:
+        """Of one project or all, revoked ones too."""
+        with self._store.read() as connection:
+            owner = None if project is None else find_project(connection, project).id
+            return catalog.list_keys(connection, project=owner, after=after, limit=limit)
+
+    def first_key(self, actor: str) -> str | None:
+        """At the very first start: a project and a key to begin with. Its secret, None if there are projects."""
+        with self._change() as connection:
+            if catalog.list_projects(connection, limit=1):
+                return None
+            project = self._create_project(connection, actor, "default", 1)
+            return self._create_key(connection, actor, project, "first", "default", None, {})[1]
+
+    # Quotas, prices
+
+    def set_quota(self, actor: str, project: str, model: str, limits: Mapping[str, int | None]) -> QuotaRecord:
+        """Replace a project's on-demand limits on a model (R25): `tpm`, `rpm`, `concurrency`; None is no limit."""
+        with self._change() as connection:
+            owner = find_project(connection, project)
+            self._known_model(model)
+            before = catalog.find_quota(connection, owner.id, model)
+            catalog.put_quota(connection, owner.id, model, check_limits(limits))
+            after = catalog.find_quota(connection, owner.id, model)
+            assert after is not None
+            _audit(connection, actor, "quota.set", f"{owner.id}/{model}", before, after)
+            return after
+
+    def quotas(self, *, project: str | None, after: tuple[str, str], limit: int) -> list[QuotaRecord]:
+        with self._store.read() as connection:
+            owner = None if project is None else find_project(connection, project).id
+            return catalog.list_quotas(connection, project=owner, after=after, limit=limit)
+
+    def set_prices(self, actor: str, model: str, price: Price, tiers: Mapping[str, Decimal]) -> BookRecord:
+        """A new version of a model's prices, in force for requests admitted from now on (R33).
+
+        Tiers that are not named keep the multipliers of the configuration.
+        """
+        self._known_model(model)
+        words = {tier.word: number for tier, number in zip(TIERS, self._tariffs[model].multipliers, strict=True)}
+        for word in tiers:
+            if word not in words or word == Tier.RESERVED.word:
+                known = ", ".join(other for other in words if other != Tier.RESERVED.word)
+                raise ControlError("invalid", f"unknown tier {word!r}; priced per token are: {known}", f"tiers.{word}")
+        try:
+            with self._change() as connection:
+                return _add_book(connection, actor, model, price, tuple((words | dict(tiers)).values()), "api")
+        except PriceError as error:
+            raise ControlError("invalid", str(error), error.field) from None
+
+    def prices(self) -> list[BookRecord]:
+        """The book in force of each model that has one."""
+        with self._store.read() as connection:
+            return [book for name in self._models if (book := catalog.newest_book(connection, name))]
+
+    def price_versions(self, model: str, *, before: int | None, limit: int) -> list[BookRecord]:
+        """Every version of a model's prices, the newest first."""
+        self._known_model(model)
+        with self._store.read() as connection:
+            return catalog.list_books(connection, model, before=before, limit=limit)
+
+    # Reports
+
+    def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """What was used and what it cost (R36)."""
+        with self._store.read() as connection:
+            project = None if query.project is None else find_project(connection, query.project).id
+            filters = Filters(
+                projects=None if project is None else [project],
+                keys=None if query.key is None else find_key_ids(connection, query.key, project),
+                model=query.model,
+                tag=query.tag,
+                from_us=query.from_us,
+                to_us=query.to_us,
+            )
+            names = Names(
+                {record.id: record.name for record in catalog.list_projects(connection)},
+                {record.id: record.name for record in catalog.list_keys(connection)},
+            )
+            try:
+                return usage_report(connection, filters, by=query.by, step_s=query.step_s, names=names)
+            except ReportError as error:
+                raise ControlError("invalid", str(error), error.field) from None
+
+    def audit(self, *, before: int | None, limit: int) -> list[AuditRecord]:
+        """Every change, the newest first."""
+        with self._store.read() as connection:
+            return catalog.list_audit(connection, before=before, limit=limit)
+
+    def note_change(self, actor: str, action: str, target: str, before: Any, after: Any) -> None:
+        """Audit a change whose object is not in the database (a replica's slots, tiers, drain)."""
+        with self._store.write() as connection:
+            _audit(connection, actor, action, target, before, after)
+
+    # Inside
+
+    @contextmanager
+    def _change(self) -> Iterator[Connection]:
+        """One command's transaction; what it made is published only after its commit."""
+        with self._lock:
+            with self._store.write() as connection:
+                yield connection
+                snapshot = compile_snapshot(connection, self._master, self._models)
+            self.snapshot: Snapshot = snapshot
+
+    def _known_model(self, model: str) -> None:
+        if model not in self._models:
+            shown = model[:MODEL_CHARS]
+            raise ControlError("not_found", f"no model {shown!r}; there are: {', '.join(self._models)}", "model")
+
+    def _create_project(self, connection: Connection, actor: str, name: str, weight: int) -> ProjectRecord:
+        project = ids.new_id(ids.PROJECT)
+        values = {"name": free_project_name(connection, name), "weight": check_weight(weight)}
+        catalog.add_project(connection, values | {"id": project, "created_us": _now_us()})
+        made = find_project(connection, project)
+        _audit(connection, actor, "project.create", project, None, made)
+        return made
+
+    def _create_key(
+        self,
+        connection: Connection,
+        actor: str,
+        project: ProjectRecord,
+        name: str,
+        default_tier: str,
+        allowed_tiers: Sequence[str] | None,
+        tags: Mapping[str, str],
+    ) -> tuple[KeyRecord, str]:
+        tier, allowed = check_tiers(default_tier, allowed_tiers)
+        key = ids.new_id(ids.KEY)
+        values = {
+            "id": key,
+            "project": project.id,
+            "name": free_key_name(connection, project.id, name),
+            "default_tier": tier,
+            "allowed_tiers": allowed,
+            "tags": check_tags(tags),
+            "key_version": self._master.version,
+            "created_us": _now_us(),
+        }
+        catalog.add_key(connection, values)
+        made = find_key(connection, key)
+        _audit(connection, actor, "key.create", key, None, made)
+        return made, self._master.bearer(key, made.key_version)
+
+    def _take_over(self, connection: Connection, model: str, price: Price, multipliers: Sequence[Decimal]) -> None:
+        """The configuration's price, where it differs from the last one it gave.
+
+        So a change made through the control plane outlives a restart, until somebody edits the file.
+        """
+        last = catalog.newest_book(connection, model, CONFIG)
+        prices, tiers = _written(price, multipliers)
+        if last is None or [getattr(last, kind) for kind in KINDS] != prices or dict(last.tiers) != tiers:
+            _add_book(connection, CONFIG, model, price, multipliers, CONFIG)
+
+
+def _written(price: Price, multipliers: Sequence[Decimal]) -> tuple[list[str], dict[str, str]]:
+    """Prices and multipliers as the decimal strings that the database keeps."""
+    tiers = {tier.word: f"{number.normalize():f}" for tier, number in zip(TIERS, multipliers, strict=True)}
+    return [f"{number.normalize():f}" for number in price.kinds()], tiers
+
+
+def _add_book(
+    connection: Connection, actor: str, model: str, price: Price, multipliers: Sequence[Decimal], source: str
+) -> BookRecord:
+    for kind in KINDS:
+        if (number := getattr(price, kind)) is not None:
+            check_number(kind, number)
+    compile_book(model, 0, price.kinds(), multipliers)
+    before = catalog.newest_book(connection, model)
+    prices, tiers = _written(price, multipliers)
+    catalog.add_book(connection, model, prices, tiers, source, _now_us())
+    after = catalog.newest_book(connection, model)
+    assert after is not None
+    _audit(connection, actor, "price.set", model, before, after)
+    return after
+
+
+def _audit(connection: Connection, actor: str, action: str, target: str, before: Any, after: Any) -> None:
+    catalog.add_audit(
+        connection,
+        now_us=_now_us(),
+        actor=actor,
+        action=action,
+        target=target,
+        before=msgspec.to_builtins(before),
+        after=msgspec.to_builtins(after),
+    )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,1 @@
+"""Durable state: the only SQL of the program. SQLite by default, PostgreSQL by URL, one set of queries."""

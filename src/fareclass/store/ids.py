@@ -1,0 +1,19 @@
+"""Ids that sort by the time of their making, so that `ORDER BY id` is the order of creation."""
+
+import secrets
+import time
+from base64 import b32hexencode
+
+PROJECT = "proj"
+KEY = "key"
+
+
+def new_id(kind: str) -> str:
+    """`kind`, an underscore, 24 characters of 0-9a-v: the time in ms, then 72 random bits."""
+    raw = (time.time_ns() // 1_000_000).to_bytes(6) + secrets.token_bytes(9)
+    return f"{kind}_{b32hexencode(raw).decode('ascii').lower()}"
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether a name could be taken for an id: every call accepts either."""
+    return text.startswith((f"{PROJECT}_", f"{KEY}_"))

@@ -1,0 +1,1 @@
+"""Schema changes, in order. Run by `Store.upgrade`, never by hand."""

@@ -1,0 +1,134 @@
+"""The tables. Times are microseconds since the epoch; amounts are 10⁻¹² USD (R34).
+
+No column holds a secret: a key's is derived from its id and the master key, which is kept
+outside the database (R51). `tests/store` shows that the migrations make exactly these tables.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+def _json(name: str) -> Column[Any]:
+    return Column(name, JSON(none_as_null=True))
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), _text("value"))
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    _count("weight"),
+    _count("created_us"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("name"),
+    _text("default_tier"),
+    _json("allowed_tiers"),
+    _json("tags"),
+    Column("key_version", Integer, nullable=False),
+    _count("created_us"),
+    Column("revoked_us", BigInteger),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("project", Text, ForeignKey("projects.id"), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("tpm", BigInteger),
+    Column("rpm", BigInteger),
+    Column("concurrency", BigInteger),
+)
+
+price_books = Table(
+    "price_books",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("model"),
+    Column("version", Integer, nullable=False),
+    _json("prices"),
+    _json("multipliers"),
+    _text("source"),
+    _count("created_us"),
+    UniqueConstraint("model", "version", name="price_books_version"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _count("at_us"),
+    _text("actor"),
+    _text("action"),
+    _text("target"),
+    _json("before"),
+    _json("after"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("caller_id"),
+    _text("project"),
+    _text("key"),
+    Column("tags", JSON, nullable=False),
+    _text("model"),
+    _text("endpoint"),
+    _text("requested_tier"),
+    _text("served_tier"),
+    _text("outcome"),
+    _text("code"),
+    Column("streamed", Boolean, nullable=False),
+    _count("input"),
+    _count("cache_write_5m"),
+    _count("cache_write_1h"),
+    _count("cache_read"),
+    _count("output"),
+    Column("estimated", Boolean, nullable=False),
+    _count("cost_pico"),
+    Column("book_version", Integer, nullable=False),
+    _count("arrived_us"),
+    Column("started_us", BigInteger),
+    Column("first_token_us", BigInteger),
+    _count("ended_us"),
+    _count("queue_ms"),
+    _count("paused_ms"),
+    _count("pauses"),
+    _count("restarts"),
+    _text("replica"),
+    _count("longest_gap_ms"),
+    Index("ledger_time", "ended_us"),
+    Index("ledger_project_time", "project", "ended_us"),
+    Index("ledger_model_time", "model", "ended_us"),
+)

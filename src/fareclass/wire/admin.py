@@ -1,0 +1,290 @@
+"""The control plane over HTTP: `/admin/v1/…`, each command behind the admin key.
+
+One table, `operations`, says what there is; the routes and the OpenAPI document are both
+made of it.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from msgspec import structs
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from fareclass.config import Price
+from fareclass.flow.control import Control, UsageQuery
+from fareclass.flow.operator_rules import ControlError, tier_of
+from fareclass.flow.pools import Pools
+from fareclass.metering.report import UsageRow
+from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
+from fareclass.wire import admin_types as types
+from fareclass.wire.admin_http import answer, page, path_part, read_body, read_query, refuse
+from fareclass.wire.admin_openapi import document
+
+PREFIX = "/admin/v1"
+ACTOR = "admin"
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Operation(NamedTuple):
+    """One command: where it is, what it takes and gives. `many` answers a page of `result`."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    result: type
+    body: type | None = None
+    query: type = types.NoQuery
+    many: bool = False
+    status: int = 200
+
+
+def admin_app(control: Control, pools: Pools, admin_key: str, also: Sequence[BaseRoute] = ()) -> Starlette:
+    """The control plane's ASGI application; `also` are routes that stand beside it (`/metrics`)."""
+    operations = Admin(control, pools).operations()
+    described = document(operations, PREFIX)
+
+    async def openapi(_request: Request) -> Response:
+        return answer(described)
+
+    routes = [
+        Route(PREFIX + operation.path, _guarded(operation, admin_key.encode()), methods=[operation.method])
+        for operation in operations
+    ]
+    return Starlette(
+        routes=[*routes, Route("/admin/openapi.json", openapi), *also],
+        exception_handlers={
+            ControlError: _refused,
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            SQLAlchemyError: _store_error,
+        },
+    )
+
+
+class Admin:
+    """Turns HTTP into commands of `Control`, which run in threads since the store is synchronous."""
+
+    def __init__(self, control: Control, pools: Pools) -> None:
+        self._control = control
+        self._pools = pools
+
+    def operations(self) -> list[Operation]:
+        """Everything that the control plane can do."""
+        op = Operation
+        project, key, quota, book = ProjectRecord, KeyRecord, QuotaRecord, BookRecord
+        listed = partial(Operation, query=types.Page, many=True)
+        owned = partial(Operation, query=types.ProjectPage, many=True)
+        at_quota, at_replica = "/quotas/{project}/{model:path}", "/pools/{model:path}/replicas/{replica}"
+        return [
+            listed("GET", "/projects", self.list_projects, "List projects", project),
+            op("POST", "/projects", self.create_project, "Make a project", project, types.ProjectIn, status=201),
+            op("GET", "/projects/{project}", self.get_project, "Show a project", project),
+            op("PATCH", "/projects/{project}", self.update_project, "Change a project", project, types.ProjectPatch),
+            owned("GET", "/keys", self.list_keys, "List keys, revoked ones too", key),
+            op("POST", "/keys", self.create_key, "Make a key", types.KeyMade, types.KeyIn, status=201),
+            op("GET", "/keys/{key}", self.get_key, "Show a key", key),
+            op("PATCH", "/keys/{key}", self.update_key, "Change a key", key, types.KeyPatch),
+            op("DELETE", "/keys/{key}", self.revoke_key, "Revoke a key", key),
+            owned("GET", "/quotas", self.list_quotas, "List quotas", quota),
+            op("PUT", at_quota, self.set_quota, "Set a project's quota on a model", quota, types.QuotaIn),
+            op("GET", "/prices", self.list_prices, "Prices in force", book, many=True),
+            listed("GET", "/prices/{model:path}", self.list_versions, "A model's prices, newest first", book),
+            op("PUT", "/prices/{model:path}", self.set_prices, "Set a model's prices", book, types.PricesIn),
+            op("GET", "/pools", self.list_pools, "Replicas and queues", types.Pool, query=types.PoolsQuery, many=True),
+            op("PATCH", at_replica, self.change_replica, "Change a replica", types.Replica, types.ReplicaPatch),
+            op("GET", "/usage", self.usage, "Usage and cost", UsageRow, query=types.UsageParams, many=True),
+            listed("GET", "/audit", self.list_audit, "Every change, newest first", AuditRecord),
+        ]
+
+    async def list_projects(self, request: Request) -> Response:
+        part = read_query(request, types.Page)
+        found = await asyncio.to_thread(self._control.projects, after=part.after, limit=part.limit + 1)
+        return page(found, part.limit, "id")
+
+    async def create_project(self, request: Request) -> Response:
+        body = await read_body(request, types.ProjectIn)
+        return answer(await asyncio.to_thread(self._control.create_project, ACTOR, body.name, body.weight), 201)
+
+    async def get_project(self, request: Request) -> Response:
+        return answer(await asyncio.to_thread(self._control.project, path_part(request, "project")))
+
+    async def update_project(self, request: Request) -> Response:
+        body = await read_body(request, types.ProjectPatch)
+        ref = path_part(request, "project")
+        return answer(await asyncio.to_thread(self._control.update_project, ACTOR, ref, body.name, body.weight))
+
+    async def list_keys(self, request: Request) -> Response:
+        part = read_query(request, types.ProjectPage)
+        found = await asyncio.to_thread(
+            self._control.keys, project=part.project, after=part.after, limit=part.limit + 1
+        )
+        return page(found, part.limit, "id")
+
+    async def create_key(self, request: Request) -> Response:
+        body = await read_body(request, types.KeyIn)
+        record, secret = await asyncio.to_thread(self._control.create_key, ACTOR, **structs.asdict(body))
+        return answer(types.KeyMade(**structs.asdict(record), secret=secret), 201)
+
+    async def get_key(self, request: Request) -> Response:
+        return answer(await asyncio.to_thread(self._control.key, path_part(request, "key")))
+
+    async def update_key(self, request: Request) -> Response:
+        body = await read_body(request, types.KeyPatch)
+        ref = path_part(request, "key")
+        return answer(await asyncio.to_thread(self._control.update_key, ACTOR, ref, **structs.asdict(body)))
+
+    async def revoke_key(self, request: Request) -> Response:
+        return answer(await asyncio.to_thread(self._control.revoke_key, ACTOR, path_part(request, "key")))
+
+    async def list_quotas(self, request: Request) -> Response:
+        part = read_query(request, types.ProjectPage)
+        project, _, model = part.after.partition("/")
+        found = await asyncio.to_thread(
+            self._control.quotas, project=part.project, after=(project, model), limit=part.limit + 1
+        )
+        return page(found, part.limit, "place")
+
+    async def set_quota(self, request: Request) -> Response:
+        body = await read_body(request, types.QuotaIn)
+        project, model = path_part(request, "project"), path_part(request, "model")
+        return answer(await asyncio.to_thread(self._control.set_quota, ACTOR, project, model, structs.asdict(body)))
+
+    async def list_prices(self, request: Request) -> Response:
+        read_query(request, types.NoQuery)
+        books = await asyncio.to_thread(self._control.prices)
+        return page(books, len(books), "version")
+
+    async def list_versions(self, request: Request) -> Response:
+        part = read_query(request, types.Page)
+        found = await asyncio.to_thread(
+            self._control.price_versions, path_part(request, "model"), before=_number(part.after), limit=part.limit + 1
+        )
+        return page(found, part.limit, "version")
+
+    async def set_prices(self, request: Request) -> Response:
+        body = await read_body(request, types.PricesIn)
+        given = structs.asdict(body)
+        tiers = given.pop("tiers")
+        model = path_part(request, "model")
+        return answer(await asyncio.to_thread(self._control.set_prices, ACTOR, model, Price(**given), tiers))
+
+    async def list_pools(self, request: Request) -> Response:
+        wanted = read_query(request, types.PoolsQuery)
+        try:
+            pools = self._pools.describe(wanted.model)
+        except LookupError:
+            raise ControlError("not_found", f"no model {wanted.model!r}", "model") from None
+        return page(pools, len(pools), "model")
+
+    async def change_replica(self, request: Request) -> Response:
+        """Audited before it is done: a change that is then refused is audited as refused."""
+        body = await read_body(request, types.ReplicaPatch)
+        model, replica = path_part(request, "model"), path_part(request, "replica")
+        words = body.tiers
+        if words is not None:
+            words = [tier_of(word, f"tiers[{place}]").word for place, word in enumerate(words)]
+        wanted = {"drain": body.drain, "tiers": words, "slots": body.slots}
+        target = f"{model}/{replica}"
+        try:
+            before = _replica(self._pools.describe(model), replica)
+            await self._note("replica.change", target, before, wanted)
+            return answer(await self._pools.change(model, replica, drain=body.drain, tiers=words, slots=body.slots))
+        except LookupError:
+            raise ControlError("not_found", f"no replica {replica!r} of model {model!r}", "replica") from None
+        except ValueError as error:
+            await self._note("replica.change_refused", target, wanted, None)
+            raise ControlError("invalid", str(error)) from None
+
+    async def _note(self, action: str, target: str, before: object, after: object) -> None:
+        await asyncio.to_thread(self._control.note_change, ACTOR, action, target, before, after)
+
+    async def usage(self, request: Request) -> Response:
+        params = read_query(request, types.UsageParams)
+        name, _, value = (params.tag or "").partition(":")
+        query = UsageQuery(
+            project=params.project,
+            key=params.key,
+            model=params.model,
+            tag=(name, value) if name else None,
+            from_us=_micros(params.from_),
+            to_us=_micros(params.to),
+            step_s=params.step,
+            by=[word.strip() for word in params.by.split(",") if word.strip()],
+        )
+        rows = await asyncio.to_thread(self._control.usage, query)
+        return page(rows, len(rows), "start")
+
+    async def list_audit(self, request: Request) -> Response:
+        part = read_query(request, types.Page)
+        found = await asyncio.to_thread(self._control.audit, before=_number(part.after), limit=part.limit + 1)
+        return page(found, part.limit, "id")
+
+
+def _guarded(operation: Operation, admin_key: bytes) -> Handler:
+    """The handler behind the admin key, compared in equal time (R51)."""
+
+    async def handle(request: Request) -> Response:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1", "replace"), admin_key):
+            raise ControlError(
+                "unauthenticated", "the admin key is missing or wrong; send it as `Authorization: Bearer <admin key>`"
+            )
+        return await operation.handler(request)
+
+    return handle
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ControlError)
+    return refuse(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    response = refuse(ControlError(code, f"{request.method} {request.url.path[:200]}: {error.detail}"))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)
+
+
+async def _store_error(_request: Request, error: Exception) -> Response:
+    if isinstance(error, IntegrityError):
+        return refuse(ControlError("already_exists", "another command made the same object at the same time"))
+    if isinstance(error, DataError):
+        return refuse(ControlError("invalid", "the database can't hold one of these values"))
+    return refuse(ControlError("unavailable", "the database can't be used right now; nothing was changed; try again"))
+
+
+def _replica(pools: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    for pool in pools:
+        for replica in pool["replicas"]:
+            if replica["id"] == name:
+                found: dict[str, Any] = replica
+                return found
+    raise LookupError(name)
+
+
+def _number(after: str) -> int | None:
+    if not after:
+        return None
+    if not (after.isascii() and after.isdigit() and len(after) <= 18):
+        raise ControlError("invalid", "after must be the `next` of another page", "after")
+    return int(after)
+
+
+def _micros(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1_000_000)

@@ -1,0 +1,109 @@
+"""HTTP as the control plane speaks it: bodies and parameters in, objects, pages and errors out."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fareclass.core.limits import ADMIN_BODY_BYTES
+from fareclass.core.outcomes import Refusal
+from fareclass.flow.operator_rules import ControlError
+from fareclass.wire.admin_types import Error, ErrorBody
+from fareclass.wire.json_checks import decode_object
+
+T = TypeVar("T")
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
+_NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_STATUS = {
+    "invalid": 400,
+    "unauthenticated": 401,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "already_exists": 409,
+    "ambiguous": 409,
+    "unavailable": 503,
+}
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The request's JSON body as `kind`.
+
+    Raises:
+        ControlError: too large, not a JSON object, or not of that form; `field` is the path at fault.
+    """
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > ADMIN_BODY_BYTES:
+            raise ControlError("invalid", f"the request body is larger than {ADMIN_BODY_BYTES} bytes")
+    try:
+        decode_object(bytes(raw))
+    except Refusal as refusal:
+        raise ControlError("invalid", refusal.message, refusal.param) from None
+    try:
+        return msgspec.json.decode(bytes(raw), type=kind)
+    except msgspec.ValidationError as error:
+        raise _bad_field(str(error)) from None
+
+
+def read_query(request: Request, kind: type[T]) -> T:
+    """The query parameters as `kind`.
+
+    Raises:
+        ControlError: one is unknown, of the wrong form, or holds what no name can.
+    """
+    given = dict(request.query_params)
+    for name, value in given.items():
+        if not value.isprintable():
+            raise ControlError("invalid", "the parameter holds unprintable characters", name)
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad_field(str(error)) from None
+
+
+def path_part(request: Request, name: str) -> str:
+    """A part of the path that names an object.
+
+    Raises:
+        ControlError: it holds what no name can.
+    """
+    value: str = request.path_params[name]
+    if not value.isprintable():
+        raise ControlError("not_found", f"no such {name}", name)
+    return value
+
+
+def answer(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def page(records: Sequence[Any], limit: int, cursor: str) -> Response:
+    """A part of a list that was read with one more than `limit`; attribute `cursor` of the last shown leads on."""
+    more = len(records) > limit
+    shown = records[:limit]
+    return answer({"data": shown, "next": str(getattr(shown[-1], cursor)) if more else None})
+
+
+def refuse(error: ControlError) -> Response:
+    body = Error(error=ErrorBody(code=error.code, message=error.message, field=error.field))
+    response = answer(body, _STATUS[error.code])
+    if error.code == "unauthenticated":
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _bad_field(text: str) -> ControlError:
+    """What msgspec says as an error with the path of the field."""
+    match = _AT.fullmatch(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    named = _NAMED.fullmatch(what)
+    if named is not None:
+        field = f"{path}.{named['name']}" if path else named["name"]
+        what = "this field is unknown" if "unknown" in what else "this field is required"
+        return ControlError("invalid", f"{field[:200]}: {what}", field[:200])
+    return ControlError("invalid", f"{path or 'body'}: {what}", path or None)
