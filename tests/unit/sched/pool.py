@@ -1,5 +1,6 @@
 """A pool under test: a brain, and the shortest words for what happens to it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fareclass.core.snapshot import Quota
@@ -17,6 +18,7 @@ class Pool:
         self.brain = Brain({**DEFAULT_POLICIES, **(policies or {})})
         self.log: list[str] = []
         self.refused: dict[str, Refuse] = {}
+        self.on_start: Callable[[Ticket], None] = lambda ticket: None
         self.tickets: dict[str, Ticket] = {}
         for number, count in enumerate(slots):
             self.brain.add_replica(f"r{number}", count, self.now)
@@ -65,6 +67,7 @@ class Pool:
             match effect:
                 case Start():
                     self.log.append(f"start {name} on {effect.replica}")
+                    self.on_start(effect.ticket)
                 case Pause():
                     self.log.append(f"pause {name}")
                 case Restart():
