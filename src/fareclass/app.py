@@ -1,0 +1,204 @@
+"""The composition root: a `Config` becomes a running gateway. The only place that constructs long-lived things."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import aiohttp
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fareclass import config as settings
+from fareclass.config import Config
+from fareclass.core.snapshot import Model
+from fareclass.core.tiers import TIERS
+from fareclass.engine.base import Engine, EngineFailed
+from fareclass.engine.local import LocalEngine
+from fareclass.engine.model_file import ModelUnavailableError, fetch_default_model
+from fareclass.engine.openai_http import HttpEngine
+from fareclass.engine.sim_replica import Speed
+from fareclass.engine.simulated import SimulatedEngine
+from fareclass.flow.control import Control, Tariff
+from fareclass.flow.dispatch import Berth, Dispatcher
+from fareclass.flow.fleet import Fleet
+from fareclass.flow.request import Walk
+from fareclass.metering.ledger import Ledger
+from fareclass.metering.pricing import PriceError
+from fareclass.policy.estimate import Estimator
+from fareclass.store.database import Store, StoreError
+from fareclass.store.master_key import open_master_key
+from fareclass.telemetry import Telemetry
+from fareclass.wire.admin import admin_app
+from fareclass.wire.asgi import ASGIApp, DataPlane
+
+Step = Callable[..., None]
+SPARE_SLOTS = 2
+"""Slots of an engine of ours beyond the scheduler's (R17)."""
+
+
+class StartError(Exception):
+    """The gateway can't start; the message says why and what to do."""
+
+
+class FirstKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The secrets of a gateway's very first start. `admin` is None where the operator set one himself."""
+
+    admin: str | None
+    project: str
+
+
+class System:
+    """A running gateway: its ASGI application and how to take it down."""
+
+    def __init__(self, asgi: ASGIApp, first_keys: FirstKeys | None, stack: AsyncExitStack) -> None:
+        self.asgi = asgi
+        self.first_keys = first_keys
+        self._stack = stack
+
+    async def aclose(self) -> None:
+        """End everything, in reverse order: engines stopped, the ledger flushed, the database closed."""
+        await self._stack.aclose()
+
+
+async def build(config: Config, step: Step) -> System:
+    """Open the store, start the engines and put the parts together; `step` is told what is going on.
+
+    Raises:
+        StartError: something that the gateway can't do without is not there.
+    """
+    stack = AsyncExitStack()
+    try:
+        return await _build(config, step, stack)
+    except (StoreError, PriceError, ModelUnavailableError, EngineFailed) as error:
+        await stack.aclose()
+        raise StartError(str(error)) from error
+    except BaseException:
+        await stack.aclose()
+        raise
+
+
+async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
+    step("Opening the database")
+    store = Store(config.store, config.store_password.value if config.store_password else None)
+    stack.callback(store.close)
+    await asyncio.to_thread(store.upgrade)
+    master = await asyncio.to_thread(open_master_key, config.master_key_file, store)
+    models = _models(config)
+    tariffs = {
+        name: Tariff(price=model.price, multipliers=config.multipliers(name)) for name, model in config.models.items()
+    }
+    control = await asyncio.to_thread(Control, store, master, models, tariffs)
+    project_key = await asyncio.to_thread(control.first_key, settings.__name__)
+    ledger = Ledger(store)
+    stack.push_async_callback(ledger.close)
+    dispatchers = await _pools(config, step, stack)
+    fleet = Fleet(dispatchers)
+    telemetry = Telemetry({name: model.output_burndown for name, model in models.items()}, fleet.states)
+    walk = Walk(lambda: control.snapshot, dispatchers, Estimator(), ledger, telemetry.observe)
+    stack.push_async_callback(walk.close)
+    admin_key = config.admin_key.value if config.admin_key else master.admin_key()
+    admin = admin_app(control, fleet, admin_key, also=[_metrics(telemetry, None if config.loopback else admin_key)])
+
+    def ready() -> str | None:
+        return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
+
+    asgi = DataPlane(walk, snapshot=lambda: control.snapshot, ready=ready, fallback=admin)
+    first = None
+    if project_key is not None:
+        first = FirstKeys(admin=None if config.admin_key else admin_key, project=project_key)
+    return System(asgi, first, stack)
+
+
+def _models(config: Config) -> Mapping[str, Model]:
+    now = int(time.time())
+    return {
+        name: Model(
+            name=name,
+            upstream_model=model.upstream_model or name,
+            created=now,
+            tiers=frozenset(TIERS if model.tiers is None else model.tiers),
+            pass_fields=frozenset(model.pass_fields),
+            media_domains=frozenset(model.media_domains),
+            output_burndown=model.output_burndown,
+            max_tokens_default=model.max_tokens_default,
+        )
+        for name, model in config.models.items()
+    }
+
+
+async def _pools(config: Config, step: Step, stack: AsyncExitStack) -> dict[str, Dispatcher]:
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False, trust_env=False)
+    stack.push_async_callback(session.close)
+    dispatchers = {}
+    for name, model in config.models.items():
+        berths = await _berths(name, model, session, step, stack)
+        dispatchers[name] = Dispatcher(name, berths, config.policies())
+        stack.push_async_callback(dispatchers[name].close)
+    step("Looking at the engines")
+    await asyncio.gather(*(dispatcher.open() for dispatcher in dispatchers.values()))
+    return dispatchers
+
+
+async def _berths(
+    name: str, model: settings.Model, session: aiohttp.ClientSession, step: Step, stack: AsyncExitStack
+) -> Sequence[Berth]:
+    match model.engine:
+        case settings.LocalEngine() as local:
+            step(f"Fetching the model of {name}")
+            path = local.model_file
+            if path is None:
+                path = await asyncio.to_thread(fetch_default_model)
+            step(f"Starting the engine of {name}")
+            engine = LocalEngine(session, path, model_name=name, slots=local.slots, context_tokens=local.context_tokens)
+            stack.push_async_callback(engine.close)
+            await engine.start()
+            return [Berth("local", engine, local.slots)]
+        case settings.SimulatedEngine() as simulated:
+            return [
+                Berth(f"sim-{number}", _simulated(simulated), simulated.slots) for number in range(simulated.replicas)
+            ]
+        case None:
+            return [_http_berth(number, name, model, replica, session) for number, replica in enumerate(model.replicas)]
+
+
+def _simulated(engine: settings.SimulatedEngine) -> Engine:
+    return SimulatedEngine(
+        Speed(
+            limit=engine.slots + SPARE_SLOTS,
+            base_us=engine.base_us,
+            sequence_us=engine.sequence_us,
+            chunk_tokens=engine.chunk_tokens,
+            prefill_tokens_s=engine.prefill_tokens_s,
+            kv_tokens=engine.kv_tokens,
+        )
+    )
+
+
+def _http_berth(
+    number: int, name: str, model: settings.Model, replica: settings.Replica, session: aiohttp.ClientSession
+) -> Berth:
+    engine = HttpEngine(
+        session,
+        replica.url,
+        model.upstream_model or name,
+        api_key=replica.api_key.value if replica.api_key else None,
+    )
+    tiers = None if replica.tiers is None else frozenset(replica.tiers)
+    return Berth(f"replica-{number}", engine, replica.slots, tiers)
+
+
+def _metrics(telemetry: Telemetry, key: str | None) -> Route:
+    """`/metrics`; beyond loopback it wants the admin key (R51)."""
+    expected = None if key is None else f"Bearer {key}".encode()
+
+    async def metrics(request: Request) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if expected is not None and not hmac.compare_digest(expected, given):
+            return Response("the admin key is needed, as `Authorization: Bearer …`\n", 401, media_type="text/plain")
+        return Response(await asyncio.to_thread(telemetry.render), media_type=telemetry.content_type)
+
+    return Route("/metrics", metrics)

@@ -1,0 +1,1 @@
+"""The `fareclass` command. Each module here adds its commands to the program in `register`."""

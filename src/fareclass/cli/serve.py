@@ -1,0 +1,154 @@
+"""`fareclass serve`: the gateway as a process, from the first progress bar to the drain."""
+
+import asyncio
+import errno
+import math
+import shlex
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.console import Console
+from uvicorn.loops.auto import auto_loop_factory
+
+from fareclass.app import StartError, System, build
+from fareclass.cli.example import example_body
+from fareclass.cli.first_keys import hand_over, project_key_file
+from fareclass.cli.progress import Steps
+from fareclass.config import Config, ConfigError, load
+from fareclass.telemetry import log_as_json
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def register(program: typer.Typer) -> None:
+    @program.command()
+    def serve(
+        config: Annotated[
+            Path | None, typer.Option(help="The configuration file. Without one: the built-in model on this machine.")
+        ] = None,
+    ) -> None:
+        """Start the gateway, and the built-in engine where a model uses it. SIGTERM lets running work finish."""
+        log_as_json()
+        try:
+            settings = load(config)
+            with _bound_socket(settings) as listener, asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+                runner.run(_live(settings, listener, Console()))
+        except (ConfigError, StartError) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
+
+
+@contextmanager
+def _bound_socket(config: Config) -> Iterator[socket.socket]:
+    """The address, taken before anything slow is done; nobody can connect to it yet.
+
+    Raises:
+        StartError: somebody else has it, or it is none of this machine's.
+    """
+    host, port = config.address
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        why = "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror
+        raise StartError(
+            f"can't listen on {config.listen}: {why}; choose another address with `listen` or FARECLASS_LISTEN"
+        ) from None
+    with listener:
+        yield listener
+
+
+async def _live(config: Config, listener: socket.socket, console: Console) -> None:
+    """Build, serve until told to stop, let running work end, take down. A signal while building ends it cleanly.
+
+    Raises:
+        StartError: the system can't be built.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    _on_signals(task.cancel)
+    try:
+        with Steps(console) as steps:
+            system = await build(config, steps)
+    except asyncio.CancelledError:
+        return
+    try:
+        server = _Server(config, system, lambda: _announce(config, system, listener, console))
+        _on_signals(server.stop)
+        await server.serve([listener])
+    finally:
+        await system.aclose()
+
+
+def _on_signals(call: Callable[[], object]) -> None:
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, call)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, ended by `stop` rather than by dying of the signal, which would not be exit status 0."""
+
+    def __init__(self, config: Config, system: System, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                system.asgi,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=math.ceil(config.drain_s),
+                ssl_certfile=config.tls.cert if config.tls else None,
+                ssl_keyfile=config.tls.key if config.tls else None,
+            )
+        )
+        self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def stop(self) -> None:
+        """No new work, running work to its end; asked a second time: now."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _announce(config: Config, system: System, listener: socket.socket, console: Console) -> None:
+    """What a newcomer needs, and after the first start no secret."""
+    url = f"{config.base_url(listener.getsockname()[1])}/v1"
+    console.print("Fareclass is ready.", style="bold green")
+    console.print(f"  URL          {url}", markup=False, highlight=False)
+    if system.first_keys:
+        hand_over(system.first_keys, config.master_key_file, console)
+    key_file = project_key_file(config.master_key_file)
+    if key_file.exists():
+        console.print("\nTry it:", style="bold")
+        console.print(_curl(url, key_file, next(iter(config.models))), markup=False, highlight=False, soft_wrap=True)
+
+
+def _curl(url: str, key_file: Path, model: str) -> str:
+    """One line that works when pasted; it names the key's file, so that no shell history keeps the key."""
+    body = example_body(model, service_tier="priority")
+    return (
+        f'curl -sS {url}/chat/completions -H "Authorization: Bearer $(cat {shlex.quote(str(key_file))})" '
+        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    )

@@ -1,0 +1,301 @@
+"""One answer, over as many upstream calls as it takes: waiting, pauses, restarts and failovers included."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fareclass.core.limits import ANSWER_BYTES, SSE_COMMENT_S
+from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.request import Request
+from fareclass.core.usage import Usage
+from fareclass.engine.answer import Answer, assemble, clean_cut, read_answer
+from fareclass.engine.base import Call, Engine, EngineFailed, EngineRefused, Prompt
+from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.reply import Reply, Served
+from fareclass.flow.seat import Interrupted, Seat
+from fareclass.sched.ticket import Ticket
+
+KEPT_BYTES = 1024 * 1024
+"""Relayed events kept undecoded; an answer that grows beyond is folded into its text from time to time."""
+
+
+class Production:
+    """Brings one request's answer about, on whatever replicas the scheduler gives it.
+
+    What was relayed is kept as bytes while the answer may yet have to be continued or put
+    together, and decoded only then. `made_before` counts the tokens of the calls that were
+    paused or lost; `prompt` is the usage of the first call that told any.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, request: Request, body: Mapping[str, Any], ticket: Ticket, reply: Reply
+    ) -> None:
+        self.seat = Seat(ticket, self._may_cut)
+        self.served: Served
+        self.body: bytes | None = None
+        self.replica = ""
+        self.started_s: float | None = None
+        self.first_token_s: float | None = None
+        self.longest_gap_s = 0.0
+        self._dispatcher = dispatcher
+        self._request = request
+        self._upstream = body
+        self._ticket = ticket
+        self._reply = reply
+        self._loop = asyncio.get_running_loop()
+        self._engine: Engine | None = None
+        self._call: Call | None = None
+        self._keeps = ticket.streamed and (ticket.continuable or not request.stream)
+        self._blocks: list[bytes] = []
+        self._kept_bytes = 0
+        self._folded: Answer | None = None
+        self._prompt: Usage | None = None
+        self._made_before = 0
+        self._unsent = b""
+        self._last_s = 0.0
+
+    async def run(self, served: Served) -> None:
+        """Produce the whole answer; a stream has been relayed when this returns, but for its end.
+
+        Raises:
+            Refusal: it can't be produced, or not further.
+            ConnectionError: the caller has gone.
+        """
+        self.served = served
+        while True:
+            replica = await self._turn()
+            berth = self._dispatcher.berths[replica]
+            self.replica = served.replica = replica
+            self._engine = berth.engine
+            if self.started_s is None:
+                self.started_s = self._last_s = self._loop.time()
+                served.queue_ms = max(0, round((self.started_s - self._request.arrived_s) * 1000))
+            try:
+                async with self.seat:
+                    await self._run_call(berth.engine)
+                return
+            except Interrupted:
+                self._interrupted()
+            except EngineFailed as error:
+                self._failed(error)
+            except EngineRefused as error:
+                raise _refused(error) from None
+
+    async def _turn(self) -> str:
+        """The next replica; a caller whose stream is paused hears a comment now and then (R11)."""
+        while self._reply.started and not self.seat.decided:
+            try:
+                async with asyncio.timeout(SSE_COMMENT_S):
+                    await self.seat.turn()
+            except TimeoutError:
+                await self._reply.comment()
+        return await self.seat.turn()
+
+    async def _run_call(self, engine: Engine) -> None:
+        if self.seat.pause_due:
+            raise Interrupted
+        if self._unsent:
+            await self._relay(self._unsent)
+        request, ticket = self._request, self._ticket
+        beginning = self._answer().text if self._made_before else ""
+        prompt = Prompt(
+            path=request.path,
+            body=self._upstream,
+            stream=ticket.streamed,
+            rank=ticket.rank,
+            beginning=beginning,
+            made_tokens=self._made_before,
+            traceparent=request.traceparent,
+        )
+        self.seat.active_at = self._loop.time()
+        call = await engine.open(prompt)
+        self._call = call
+        try:
+            if ticket.streamed:
+                await self._stream(call, resumed=bool(beginning))
+            else:
+                self.body = await call.body()
+                self._first_token()
+        finally:
+            await call.close()
+
+    async def _stream(self, call: Call, *, resumed: bool) -> None:
+        """Relay the call's events. This loop runs once a token: nothing stands in it that a token doesn't need."""
+        seat, ticket, brain, relays = self.seat, self._ticket, self._dispatcher.brain, self._request.stream
+        time = self._loop.time
+        first = True
+        async for block in call:
+            now = seat.active_at = time()
+            if now - self._last_s > self.longest_gap_s and self.first_token_s is not None:
+                self.longest_gap_s = now - self._last_s
+            self._last_s = now
+            if first:
+                first = False
+                self._first_token()
+                if resumed and relays:
+                    self._reply.continued()
+            brain.produced(ticket, block.count(b"\n\n"))
+            if self._keeps:
+                self._keep(block)
+            if relays:
+                await self._relay(block)
+            if seat.pause_due:
+                self._pause_if_clean()
+
+    async def _relay(self, block: bytes) -> None:
+        """Send to the caller. If a pause interrupts a slow caller's read, the block goes first after the resume."""
+        self._unsent = block
+        if not self._reply.started:
+            self._dispatcher.brain.sent(self._ticket)
+            await self._reply.start(self.served)
+        await self._reply.relay(block)
+        self._unsent = b""
+
+    def _first_token(self) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = self._loop.time()
+        self._dispatcher.first_token(self.seat)
+
+    # -- keeping what a continuation needs
+
+    def _keep(self, block: bytes) -> None:
+        self._blocks.append(block)
+        self._kept_bytes += len(block)
+        if self._kept_bytes > KEPT_BYTES:
+            answer = self._answer()
+            self._kept_bytes = 0
+            if len(answer.text) > ANSWER_BYTES:
+                raise EngineFailed("broken", f"the answer is longer than {ANSWER_BYTES} bytes")
+
+    def _answer(self) -> Answer:
+        """Everything so far, decoded."""
+        self._folded = read_answer(self._blocks, self._folded)
+        self._blocks.clear()
+        return self._folded
+
+    def _may_cut(self) -> bool:
+        """Whether the answer may be ended where it stands (R11)."""
+        made = self._made()
+        limit = self._request.max_tokens
+        if not made:
+            return True
+        if not self._keeps or self._engine is None or (limit is not None and made >= limit):
+            return False
+        answer = self._answer()
+        if answer.finish_reason is not None or answer.tool_call_begun or answer.reasoning_begun:
+            return False
+        return clean_cut(answer.text, self._request.stop, self._engine.traits)
+
+    def _pause_if_clean(self) -> None:
+        """At a token, with a pause due: cut here, wait for the next one, or say that it can't be."""
+        if self._may_cut():
+            raise Interrupted
+        answer = self._answer()
+        if answer.tool_call_begun or answer.reasoning_begun:
+            self._dispatcher.fixed(self.seat)
+
+    def _made(self) -> int:
+        return self._made_before + (self._call.made_tokens if self._call is not None else 0)
+
+    # -- between calls
+
+    def _interrupted(self) -> None:
+        if self.seat.pause_due and self.seat.replica is not None:
+            self._fold_call()
+            self._dispatcher.paused(self.seat)
+        else:
+            self._forget()
+
+    def _failed(self, error: EngineFailed) -> None:
+        """The replica failed; what was relayed must end cleanly to be continued, else it can't be (R46)."""
+        if self._made() and self._ticket.continuable and not self._may_cut():
+            self._dispatcher.fixed(self.seat)
+        self._fold_call()
+        self._dispatcher.failed(self.seat, error)
+        if not self._ticket.made_tokens and not self._ticket.sent:
+            self._forget()
+
+    def _fold_call(self) -> None:
+        call = self._call
+        if call is not None:
+            self._prompt = self._prompt or call.usage
+            self._made_before += call.made_tokens
+            self._call = None
+
+    def _forget(self) -> None:
+        """Start over: nothing of it has been sent."""
+        self._call = self._folded = self._prompt = None
+        self._blocks.clear()
+        self._kept_bytes = self._made_before = 0
+        self._unsent = b""
+
+    # -- what it came to
+
+    async def usage(self) -> tuple[Usage, bool]:
+        """What the caller got, and whether the count is an estimate of ours (R35).
+
+        The prompt is that of the first call, the output all that was sent: what a continuation
+        computed again is nobody's to pay.
+        """
+        last = self._call.usage if self._call is not None else None
+        output = self._made()
+        if self._prompt is not None:
+            return _with_output(self._prompt, output), False
+        if last is not None:
+            return _with_output(last, output, less_prompt=self._made_before), False
+        text = _prompt_text(self._upstream)
+        counted = await self._engine.count_tokens(text) if self._engine is not None else None
+        return Usage(input=self._ticket.prompt_tokens if counted is None else counted, output=max(1, output)), True
+
+    def rough_usage(self) -> Usage:
+        """The same without asking anybody: good enough to settle a hold with."""
+        known = self._prompt or (self._call.usage if self._call is not None else None)
+        return _with_output(known or Usage(input=self._ticket.prompt_tokens), self._made())
+
+    def whole(self, usage: Usage) -> bytes:
+        """The body of an answer that is not streamed: the engine's own, or put together from its events."""
+        return assemble(self._answer(), _wire_usage(usage)) if self.body is None else self.body
+
+
+def _wire_usage(usage: Usage) -> dict[str, object]:
+    """Usage in the words of the OpenAI API, whose `prompt_tokens` include what was cached."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.prompt + usage.output,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        },
+    }
+
+
+def _with_output(prompt: Usage, output: int, *, less_prompt: int = 0) -> Usage:
+    return Usage(
+        input=max(0, prompt.input - less_prompt),
+        cache_write_5m=prompt.cache_write_5m,
+        cache_write_1h=prompt.cache_write_1h,
+        cache_read=prompt.cache_read,
+        output=output,
+    )
+
+
+def _prompt_text(body: Mapping[str, Any]) -> str:
+    """The words of a request, for a tokenizer that knows no chat template."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        given = body.get("prompt", body.get("input", ""))
+        return given if isinstance(given, str) else "\n".join(str(part) for part in given)
+    parts = [message.get("content") for message in messages]
+    return "\n".join(part if isinstance(part, str) else str(part or "") for part in parts)
+
+
+def _refused(error: EngineRefused) -> Refusal:
+    """The engine found a mistake of the caller's: its own words, as ours."""
+    code, param = error.error.get("code"), error.error.get("param")
+    return Refusal(
+        Outcome.INVALID,
+        str(error)[:2000],
+        code=code if isinstance(code, str) else None,
+        param=param if isinstance(param, str) else None,
+    )

@@ -1,0 +1,251 @@
+"""Drives one pool's brain in the event loop: its effects become awaited turns, cuts and refusals."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from fareclass.core.snapshot import Quota
+from fareclass.core.tiers import BY_WORD, TIERS, Tier, TierPolicy
+from fareclass.engine.base import Engine, EngineFailed
+from fareclass.engine.health import Watch
+from fareclass.flow.seat import Seat
+from fareclass.sched.brain import Brain
+from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
+
+_SILENT_S = 5.0
+"""On a replica that was found down, a call that has been silent for so long is taken for dead (R46)."""
+
+
+class Berth:
+    """One replica of a pool: its engine, and the watch over its health."""
+
+    def __init__(self, id: str, engine: Engine, slots: int, tiers: frozenset[Tier] | None = None) -> None:
+        self.id = id
+        self.engine = engine
+        self.slots = slots
+        self.tiers = tiers
+        self.watch: Watch
+
+
+class Dispatcher:
+    """One pool: its brain, its replicas, and the seats of the requests that are in it.
+
+    All methods run in the event loop and none of them waits: a call into the brain and
+    everything that follows from it happens in one step.
+    """
+
+    def __init__(self, model: str, berths: Sequence[Berth], policies: Mapping[Tier, TierPolicy]) -> None:
+        self.model = model
+        self.brain = Brain(policies)
+        self.berths = {berth.id: berth for berth in berths}
+        self._loop = asyncio.get_running_loop()
+        self._seats: dict[Ticket, Seat] = {}
+        self._effects: deque[Effect] = deque()
+        self._performing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._watches: list[asyncio.Task[None]] = []
+        now = self._loop.time()
+        for berth in berths:
+            self.brain.add_replica(berth.id, berth.slots, now, tiers=berth.tiers)
+            self.brain.set_replica(berth.id, now, up=False)
+            berth.watch = Watch(berth.engine, partial(self._health, berth))
+
+    async def open(self) -> None:
+        """Look at every replica once, then keep watching them."""
+        await asyncio.gather(*(berth.watch.look() for berth in self.berths.values()))
+        self._watches = [self._loop.create_task(berth.watch.run()) for berth in self.berths.values()]
+
+    async def close(self) -> None:
+        """Stop watching and close the engines. Requests have ended by now."""
+        for task in self._watches:
+            task.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*(berth.engine.close() for berth in self.berths.values()))
+
+    # -- what the walk of a request does with it
+
+    def offer(self, seat: Seat, quota: Quota | None) -> None:
+        """Put a request in line; `Seat.turn` tells what became of it."""
+        self._seats[seat.ticket] = seat
+        self._do(self.brain.offer(seat.ticket, self._loop.time(), quota))
+
+    def first_token(self, seat: Seat) -> None:
+        """The seat's call gave its first token."""
+        self._do(self.brain.first_token(seat.ticket, self._loop.time()))
+
+    def fixed(self, seat: Seat) -> None:
+        """The seat's answer can no longer be continued."""
+        seat.pause_due = False
+        self._do(self.brain.fixed(seat.ticket, self._loop.time()))
+
+    def paused(self, seat: Seat) -> None:
+        """The seat's call was ended at a clean cut, as it was told."""
+        seat.replica = None
+        self._do(self.brain.paused(seat.ticket, self._loop.time()))
+
+    def failed(self, seat: Seat, error: EngineFailed) -> None:
+        """The seat's replica failed it (R46)."""
+        replica, seat.replica = seat.replica, None
+        if replica is not None:
+            self.berths[replica].watch.failed(error)
+        self._do(self.brain.failed(seat.ticket, self._loop.time()))
+
+    def finish(self, seat: Seat, used_tokens: int, *, served: bool) -> None:
+        """The request is over: slot and holds go back, in whatever state it was. Idempotent."""
+        if self._seats.pop(seat.ticket, None) is None:
+            return
+        if served and seat.replica is not None:
+            self.berths[seat.replica].watch.succeeded()
+        self._do(self.brain.finish(seat.ticket, self._loop.time(), used_tokens))
+
+    # -- effects
+
+    def _do(self, effects: list[Effect]) -> None:
+        """Carry effects out in order; what follows from one comes behind what was decided before it."""
+        if effects:
+            self._effects.extend(effects)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._effects:
+                self._perform(self._effects.popleft())
+        finally:
+            self._performing = False
+        self._arm()
+
+    def _perform(self, effect: Effect) -> None:
+        seat = self._seats.get(effect.ticket)
+        if seat is None:
+            return  # it ended between the decision and now
+        match effect:
+            case Start():
+                seat.started(effect.replica)
+            case Pause():
+                seat.pause()
+            case Restart():
+                seat.vacate()
+            case Refuse():
+                seat.out(effect)
+
+    def _arm(self) -> None:
+        at = self.brain.next_wake
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._do(self.brain.tick(self._loop.time()))
+
+    # -- health
+
+    def _health(self, berth: Berth, up: bool) -> None:
+        now = self._loop.time()
+        if up:
+            traits = berth.engine.traits
+            self._do(
+                self.brain.set_replica(
+                    berth.id,
+                    now,
+                    up=True,
+                    continuable=traits.continuable,
+                    recompute_tokens=traits.recompute_tokens,
+                    keeps_cut=traits.keeps_cut_prefill,
+                )
+            )
+        else:
+            self._do(self.brain.set_replica(berth.id, now, up=False))
+            self._give_up_silent(berth)
+
+    def _give_up_silent(self, berth: Berth) -> None:
+        """While a replica is down, move what has heard nothing from it (R46)."""
+        now = self._loop.time()
+        for seat in [seat for seat in self._seats.values() if seat.replica == berth.id]:
+            if now - seat.active_at >= _SILENT_S:
+                seat.interrupt(
+                    EngineFailed("stalled", f"the engine was found down and had been silent for {_SILENT_S:g} s")
+                )
+        if not self.brain.replicas[berth.id].up and any(seat.replica == berth.id for seat in self._seats.values()):
+            self._loop.call_later(_SILENT_S, self._give_up_silent, berth)
+
+    # -- what the operator sees and changes
+
+    def continues(self, *, constrained: bool) -> bool:
+        """Whether some replica that is up can continue an answer, or one under a schema (R11)."""
+        return any(
+            berth.engine.traits.continuable and (not constrained or berth.engine.traits.continues_constrained)
+            for berth in self.berths.values()
+            if self.brain.replicas[berth.id].open
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether any replica can serve."""
+        return any(replica.open for replica in self.brain.replicas.values())
+
+    def describe(self) -> dict[str, Any]:
+        """The pool as the control plane shows it."""
+        now = self._loop.time()
+        tiers = {
+            tier.word: {
+                "running": self.brain.running(tier),
+                "waiting": self.brain.lines.by_rank[tier].waiting,
+                "paused": self.brain.lines.by_rank[tier].returned,
+                "expected_wait_ms": round(self.brain.wait_s(tier, now) * 1000),
+            }
+            for tier in TIERS
+        }
+        return {
+            "model": self.model,
+            "slots": self.brain.slots,
+            "tiers": tiers,
+            "replicas": [self.describe_replica(berth) for berth in self.berths.values()],
+        }
+
+    def describe_replica(self, berth: Berth) -> dict[str, Any]:
+        """One replica as the control plane shows it."""
+        replica, traits = self.brain.replicas[berth.id], berth.engine.traits
+        return {
+            "id": berth.id,
+            "up": replica.up,
+            "drain": replica.draining,
+            "slots": replica.slots,
+            "tiers": None if replica.tiers is None else [tier.word for tier in sorted(replica.tiers)],
+            "running": {tier.word: replica.by_rank[tier] for tier in TIERS if replica.by_rank[tier]},
+            "prefill_backlog_tokens": replica.backlog,
+            "circuit": berth.watch.state.value,
+            "engine": traits.flavour,
+            "continuable": traits.continuable,
+            "recompute_tokens": traits.recompute_tokens,
+            "keeps_cut_prefill": traits.keeps_cut_prefill,
+            "honours_priority": traits.honours_priority,
+        }
+
+    def change(
+        self, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None
+    ) -> dict[str, Any]:
+        """Change a running replica; None leaves as it is (R16).
+
+        Raises:
+            LookupError: no such replica.
+            ValueError: a word that is no tier.
+        """
+        berth = self.berths[replica]
+        unknown = [word for word in tiers or () if word not in BY_WORD]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no tier; valid ones are {', '.join(BY_WORD)}")
+        now = self._loop.time()
+        if tiers is not None:
+            self._do(self.brain.set_tiers(replica, [BY_WORD[word] for word in tiers] or None, now))
+        if drain is not None or slots is not None:
+            self._do(self.brain.set_replica(replica, now, draining=drain, slots=slots))
+        return self.describe_replica(berth)

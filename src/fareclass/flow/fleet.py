@@ -1,0 +1,44 @@
+"""All pools of this gateway, as the control plane and the metrics see them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fareclass.core.tiers import TIERS
+from fareclass.flow.dispatch import Dispatcher
+from fareclass.telemetry import PoolState
+
+
+class Fleet:
+    """The dispatchers by model; implements `flow.pools.Pools`."""
+
+    def __init__(self, dispatchers: Mapping[str, Dispatcher]) -> None:
+        self._dispatchers = dispatchers
+
+    def describe(self, model: str | None) -> list[dict[str, Any]]:
+        """Each pool, or one model's; LookupError for a model that is none."""
+        chosen = self._dispatchers.values() if model is None else [self._dispatchers[model]]
+        return [dispatcher.describe() for dispatcher in chosen]
+
+    async def change(
+        self, model: str, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None
+    ) -> dict[str, Any]:
+        """Change a running replica (R16); LookupError for a model or replica that is none."""
+        return self._dispatchers[model].change(replica, drain=drain, tiers=tiers, slots=slots)
+
+    def states(self) -> Iterator[PoolState]:
+        """Every pool at this moment, for a scrape."""
+        for model, dispatcher in self._dispatchers.items():
+            brain = dispatcher.brain
+            yield PoolState(
+                model=model,
+                queued={tier: brain.lines.by_rank[tier].waiting for tier in TIERS},
+                running={tier: brain.running(tier) for tier in TIERS},
+                slots={replica.id: replica.slots for replica in brain.replicas.values()},
+                up={replica.id: replica.open for replica in brain.replicas.values()},
+            )
+
+    def not_ready(self) -> str | None:
+        """Why no request could be served, or None."""
+        if any(dispatcher.ready for dispatcher in self._dispatchers.values()):
+            return None
+        return f"no replica is up of {', '.join(self._dispatchers)}"

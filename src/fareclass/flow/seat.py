@@ -1,0 +1,125 @@
+"""The live side of one ticket: how the scheduler's decisions reach the task that serves the request."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from fareclass.core.outcomes import Refusal
+from fareclass.engine.base import EngineFailed
+from fareclass.sched.ticket import Refuse, Ticket
+
+
+class Interrupted(Exception):
+    """The scheduler has taken the seat's slot: the upstream call is over, the request goes on later."""
+
+
+class Seat:
+    """A request's place, and the wire between the scheduler and the request's own task.
+
+    The task awaits `turn` for a replica, then runs its upstream call inside `async with seat`.
+    Decisions come synchronously, in the middle of anything: they only set flags, resolve
+    the turn, or cancel the task's current await. Such a cancellation is told apart from a
+    caller's hang-up by `_wanted`, and undone by `Task.uncancel`, so that both may come at once.
+
+    `may_cut` says whether the answer may be ended where it stands now (R11).
+    """
+
+    __slots__ = ("_inside", "_turn", "_wanted", "active_at", "may_cut", "pause_due", "refused", "replica", "task",
+                 "ticket")  # fmt: skip
+
+    def __init__(self, ticket: Ticket, may_cut: Callable[[], bool]) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a seat belongs to the task that makes it"
+        self.task = task
+        self.ticket = ticket
+        self.may_cut = may_cut
+        self.replica: str | None = None
+        self.refused: Refuse | None = None
+        self.pause_due = False
+        self.active_at = 0.0
+        self._turn: asyncio.Future[None] | None = None
+        self._inside = False
+        self._wanted: Exception | None = None
+
+    async def turn(self) -> str:
+        """Wait until the ticket may start; returns the replica.
+
+        Raises:
+            Refusal: it never will.
+        """
+        while self.replica is None and self.refused is None:
+            self._turn = self.task.get_loop().create_future()
+            try:
+                await self._turn
+            finally:
+                self._turn = None
+        if self.refused is not None:
+            raise as_refusal(self.refused)
+        assert self.replica is not None
+        return self.replica
+
+    @property
+    def decided(self) -> bool:
+        """Whether `turn` returns at once."""
+        return self.replica is not None or self.refused is not None
+
+    # -- called by the dispatcher, never by the task itself
+
+    def started(self, replica: str) -> None:
+        """The ticket has a slot."""
+        self.replica = replica
+        self.pause_due = False
+        self._wake()
+
+    def out(self, refuse: Refuse) -> None:
+        """The ticket is refused."""
+        self.refused = refuse
+        self._wake()
+
+    def pause(self) -> None:
+        """End the call where it stands if that is a clean cut, else at the next one that the task sees."""
+        self.pause_due = True
+        if self._inside and self.may_cut():
+            self.interrupt(Interrupted())
+
+    def vacate(self) -> None:
+        """The slot is gone: drop the upstream call at once."""
+        self.replica = None
+        self.interrupt(Interrupted())
+
+    def interrupt(self, reason: Exception) -> None:
+        """Raise `reason` at the await where the task's upstream call stands."""
+        if self._inside and self._wanted is None:
+            self._wanted = reason
+            self.task.cancel()
+
+    def _wake(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    # -- around the upstream call, by the task
+
+    async def __aenter__(self) -> None:
+        self._inside = True
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._inside = False
+        wanted, self._wanted = self._wanted, None
+        if wanted is None:
+            return
+        if not isinstance(error, asyncio.CancelledError):
+            # The cancellation may still be on its way: take it here, not at somebody's next await.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        if self.task.uncancel() > 0:
+            raise asyncio.CancelledError  # the caller has hung up as well
+        if isinstance(error, asyncio.CancelledError | EngineFailed):
+            raise wanted from None
+
+
+def as_refusal(refuse: Refuse) -> Refusal:
+    """What the scheduler decided, as the caller gets it."""
+    wait = refuse.retry_after_s
+    return Refusal(
+        refuse.outcome, refuse.message, code=refuse.code, retry_after_ms=None if wait is None else round(wait * 1000)
+    )
