@@ -10,23 +10,23 @@ What a driver owes it: carry out each effect; report a started call's `first_tok
 
 from collections.abc import Iterable, Mapping
 
-from fareclass.core.limits import MAX_PAUSED_S, PROTECTION_S
+from fareclass.core.limits import PROTECTION_S, YIELD_TOKENS
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Quota
 from fareclass.core.tiers import TIERS, Tier, TierPolicy
 from fareclass.sched.admission import Admission
 from fareclass.sched.fairness import CACHED_WEIGHT, INPUT_WEIGHT, OUTPUT_WEIGHT
+from fareclass.sched.floors import Floors
 from fareclass.sched.line import Line
-from fareclass.sched.lines import Lines, flex_code
+from fareclass.sched.lines import Lines
 from fareclass.sched.placement import gated, place, victims
 from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
 from fareclass.sched.timers import Timers
+from fareclass.sched.waits import Waits
 
 MAX_FAILURES = 3
 """A ticket that this many replicas failed is given up (R46)."""
-_ROAM_PREFILLS = 10.0
-"""A paused ticket waits for its own replica this many times what prefilling elsewhere costs (R11)."""
 
 
 class Brain:
@@ -37,9 +37,10 @@ class Brain:
         self.replicas: dict[str, Replica] = {}
         self.lines = Lines(policies)
         self.admission = Admission()
-        self._floors = {tier: policies[tier].floor for tier in TIERS if policies[tier].floor}
+        self._floors = Floors(policies, self.replicas)
         self._roomy: tuple[dict[Replica, None], ...] = tuple({} for _ in TIERS)
         self._timers = Timers()
+        self._waits = Waits(policies, self.replicas, self.lines, self._timers)
         self._movable = [0] * len(TIERS)
         self._leaving = 0
         self._freed = False
@@ -51,7 +52,7 @@ class Brain:
         """A replica joins, with nothing known of it yet; `set_replica` tells what a probe found."""
         replica = self.replicas[id] = Replica(id, slots, self.policies, self._movable)
         replica.tiers = frozenset(tiers) if tiers is not None else None
-        return self._changed(replica, now)
+        return self._changed(replica, now, [])
 
     def set_replica(
         self,
@@ -86,10 +87,9 @@ class Brain:
         """Give a replica to some tiers only, or to all; what runs there stays (R16)."""
         replica = self.replicas[id]
         replica.tiers = frozenset(tiers) if tiers is not None else None
-        return self._changed(replica, now)
+        return self._changed(replica, now, [])
 
-    def _changed(self, replica: Replica, now: float, out: list[Effect] | None = None) -> list[Effect]:
-        out = [] if out is None else out
+    def _changed(self, replica: Replica, now: float, out: list[Effect]) -> list[Effect]:
         replica.measure()
         self._refresh(replica)
         if not replica.open:
@@ -121,7 +121,7 @@ class Brain:
         out: list[Effect] = []
         self._sweep(now, out)
         if ticket.state is State.WAITING:
-            self._timers.set(ticket, ticket.expires_at)
+            self._waits.begin(ticket, now)
         return out
 
     def first_token(self, ticket: Ticket, now: float) -> list[Effect]:
@@ -211,56 +211,20 @@ class Brain:
         """Do what is due: wait limits, roaming, the gap guard, ends of protection."""
         out: list[Effect] = []
         for ticket in self._timers.due(now):
-            if ticket.state is State.WAITING:
-                self._expire(ticket, now, out)
-            elif ticket.state is State.PAUSED:
-                self._paused_timer(ticket, now, out)
+            if ticket.line is not None:
+                self._ring(ticket, now, out)
             elif ticket.state is State.RUNNING and not ticket.streamed:
                 self._where(ticket).settle_prefill(ticket)
         self._sweep(now, out)
         return out
 
-    def _expire(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
-        if now < ticket.expires_at:
-            self._timers.set(ticket, ticket.expires_at)
-            return
-        self._refuse(
-            ticket,
-            Outcome.EXPIRED,
-            f"The request waited longer than the {ticket.tier.word} tier allows.",
-            self.wait_s(ticket.rank, now),
-            out,
-        )
-
-    def _paused_timer(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
-        """A paused ticket roams, is guarded, or has been paused for too long, in this order of time."""
-        gap = now - ticket.paused_at
-        line = ticket.line
-        assert line is not None
-        if ticket.paused_s + gap >= MAX_PAUSED_S and ticket.tier is not Tier.BATCH:
-            message = f"The answer was paused for {MAX_PAUSED_S:.0f} s in all; what was sent so far is billed."
-            self._refuse(ticket, Outcome.EXPIRED, message, None, out)
-            return
-        guard_s = self.policies[ticket.tier].gap_guard_s
-        if guard_s is not None and gap >= guard_s and ticket.sent and not ticket.guarded:
-            line = self.lines.guarded(ticket)
-        if gap >= self._roam_s(ticket):
-            line.roam(ticket)
-        self._set_paused_timer(ticket, now)
-
-    def _set_paused_timer(self, ticket: Ticket, now: float) -> None:
-        policy = self.policies[ticket.tier]
-        moments = [ticket.paused_at + MAX_PAUSED_S - ticket.paused_s]
-        if not ticket.roams:
-            moments.append(ticket.paused_at + self._roam_s(ticket))
-        if policy.gap_guard_s is not None and ticket.sent and not ticket.guarded:
-            moments.append(ticket.paused_at + policy.gap_guard_s)
-        self._timers.set(ticket, max(now, min(moments)))
-
-    def _roam_s(self, ticket: Ticket) -> float:
-        tps = self.replicas[ticket.home].prefill_tps if ticket.home else 1e9
-        cost = (ticket.prompt_tokens + ticket.made_tokens) / tps
-        return self.policies[ticket.tier].roam_after_s + _ROAM_PREFILLS * cost
+    def _ring(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
+        refusal = self._waits.ring(ticket, now, self.slots)
+        if refusal is not None:
+            assert ticket.line is not None
+            ticket.line.remove(ticket)
+            ticket.state = State.OUT
+            out.append(refusal)
 
     # -- moving tickets
 
@@ -314,22 +278,23 @@ class Brain:
         ticket.home = home
         ticket.roams = home is None or not self.replicas[home].open
         self.lines.put_back(ticket, now)
-        self._set_paused_timer(ticket, now)
+        self._waits.begin(ticket, now)
 
-    def _put_back(self, ticket: Ticket, now: float) -> None:
+    def _put_back(self, ticket: Ticket, now: float, home: str | None = None) -> None:
         """It sent nothing: it stands in line again, with its wait clock still running."""
         ticket.state = State.WAITING
         ticket.made_tokens = 0
-        ticket.home = None
-        ticket.roams = True
+        ticket.paused_at = now
+        ticket.home = home
+        ticket.roams = home is None or not self.replicas[home].open
         self.lines.put_back(ticket, now)
-        self._timers.set(ticket, ticket.expires_at)
+        self._waits.begin(ticket, now)
 
     def _restart(self, replica: Replica, ticket: Ticket, now: float, out: list[Effect]) -> None:
+        """Its own replica keeps what it prefilled, where the engine does that."""
+        keeps = replica.keeps_cut and ticket.pending_tokens > YIELD_TOKENS
         self._leave(ticket)
-        if replica.keeps_cut:
-            ticket.affinity = replica.id
-        self._put_back(ticket, now)
+        self._put_back(ticket, now, home=replica.id if keeps else None)
         self._freed = True
         out.append(Restart(ticket))
 
@@ -343,15 +308,6 @@ class Brain:
         else:
             victim.restarts += 1
             self._restart(replica, victim, now, out)
-
-    def _refuse(
-        self, ticket: Ticket, outcome: Outcome, message: str, retry_after_s: float | None, out: list[Effect]
-    ) -> None:
-        assert ticket.line is not None
-        ticket.line.remove(ticket)
-        self._timers.drop(ticket)
-        ticket.state = State.OUT
-        out.append(Refuse(ticket, outcome, message, retry_after_s, flex_code(ticket)))
 
     # -- the sweep
 
@@ -374,8 +330,8 @@ class Brain:
             self._round(now, out)
 
     def _round(self, now: float, out: list[Effect]) -> None:
-        for tier in self._floors:
-            while self._below_floor(tier) and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out):
+        for tier in self._floors.tiers:
+            while self._floors.below(tier) and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out):
                 pass
         claimed: dict[Replica, None] = {}
         spoken = 0
@@ -395,15 +351,16 @@ class Brain:
         roomy = self._roomy[rank]
         if not roomy:
             return False
-        first_blocked = True
+        keeps = rank > Tier.RESERVED
         for ticket, home in line.candidates(roomy):
-            replica = place(ticket, roomy if home is None else (home,), claimed, now)
+            among = roomy if home is None else (home,)
+            replica = place(ticket, among, claimed, now)
             if replica is not None:
                 self._start(ticket, replica, now, out)
                 return True
-            if first_blocked and rank and (kept := gated(ticket, roomy, claimed)) is not None:
+            if keeps and (kept := gated(ticket, among, claimed)) is not None:
                 claimed[kept] = None
-            first_blocked = False
+                keeps = False
         return False
 
     def _take_one(self, line: Line, rank: int, now: float, out: list[Effect]) -> bool:
@@ -414,7 +371,7 @@ class Brain:
             if ticket.rank > Tier.DEFAULT:
                 continue
             among = self.replicas.values() if home is None else (home,)
-            found = victims(ticket, among, now, self._inside_floors())
+            found = victims(ticket, among, now, self._floors.inside())
             if found is not None:
                 replica, taken = found
                 for victim in taken:
@@ -423,18 +380,6 @@ class Brain:
             if home is None:
                 return False
         return False
-
-    def _below_floor(self, tier: Tier) -> bool:
-        return self.running(tier) < int(self._floors[tier] * self.slots)
-
-    def _inside_floors(self) -> frozenset[int]:
-        """Ranks from which nothing is taken, because all that runs stands inside their floor."""
-        return frozenset(
-            tier
-            for tier in self._floors
-            if self.running(tier) - sum(replica.leaving(tier) for replica in self.replicas.values())
-            <= int(self._floors[tier] * self.slots)
-        )
 
     # -- what it shows
 

@@ -41,13 +41,12 @@ class Lines:
         self._begin(ticket, now)
         self.by_rank[ticket.rank].put_back(ticket)
 
-    def guarded(self, ticket: Ticket) -> Line:
-        """A stream that has been paused for too long moves ahead of new priority work; returns its new line."""
+    def guard_from_now(self, ticket: Ticket) -> None:
+        """A stream that has been paused for too long moves ahead of new priority work (R11)."""
         assert ticket.line is not None
         ticket.line.remove(ticket)
         ticket.guarded = True
         self.guard.put_back(ticket)
-        return self.guard
 
     def started(self, ticket: Ticket, now: float) -> None:
         """A ticket that had waited has started: the line's pace is learned from it."""
@@ -71,7 +70,7 @@ class Lines:
             return None
         if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
             message = f"The line of the {ticket.tier.word} tier is full."
-            wait_s = self.wait_s(ticket.rank, now, slots, 1)
+            wait_s = min(policy.max_wait_s, self.wait_s(ticket.rank, now, slots, 1))
             return Refuse(ticket, Outcome.SHED, message, wait_s, flex_code(ticket))
         if ticket.tier is not Tier.DEFAULT:
             return None
