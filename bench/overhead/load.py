@@ -106,7 +106,7 @@ def request_bytes(port: int, key: str, model: str, *, stream: bool) -> bytes:
     body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": 4096 if stream else 64}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    data = json.dumps(body).encode()
+    data = json.dumps(body, separators=(",", ":")).encode()  # as the SDKs write it
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"

@@ -131,7 +131,11 @@ def _models(config: Config) -> Mapping[str, Model]:
 
 
 async def _pools(config: Config, step: Step, stack: AsyncExitStack) -> dict[str, Dispatcher]:
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False, trust_env=False)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),  # what one caller's answer sets must not go out with another's request
+        auto_decompress=False,
+    )
     stack.push_async_callback(session.close)
     dispatchers = {}
     for name, model in config.models.items():

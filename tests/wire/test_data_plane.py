@@ -49,7 +49,7 @@ async def test_r4_golden_answer(plane: Running, http: httpx.AsyncClient):
         "x-fareclass-replica": "r1",
     }
     assert request.caller_id == "mine1"
-    assert request.token == SECRET.encode()
+    assert request.key.secret == SECRET.encode()
 
 
 async def test_r4_golden_stream(plane: Running, http: httpx.AsyncClient):
@@ -245,7 +245,7 @@ async def test_r15_a_hang_up_in_mid_body_is_one_cancelled_request(plane: Running
 
 
 async def test_r14_a_caller_who_never_reads_is_taken_for_gone(plane: Running, monkeypatch):
-    monkeypatch.setattr("fareclass.wire.asgi.CALLER_STALL_S", 0.1)
+    monkeypatch.setattr("fareclass.wire.callers.CALLER_STALL_S", 0.1)
 
     async def pour(request, reply):
         await reply.start(served_as(request))
@@ -260,7 +260,7 @@ async def test_r14_a_caller_who_never_reads_is_taken_for_gone(plane: Running, mo
 
 
 async def test_r14_a_stream_that_says_nothing_is_not(plane: Running, http: httpx.AsyncClient, monkeypatch):
-    monkeypatch.setattr("fareclass.wire.asgi.CALLER_STALL_S", 0.01)
+    monkeypatch.setattr("fareclass.wire.callers.CALLER_STALL_S", 0.01)
 
     async def pause(request, reply):
         await reply.start(served_as(request))

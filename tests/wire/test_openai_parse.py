@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
+from fareclass.core.snapshot import Key, Project
 from fareclass.wire import openai_fields
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.media import MEDIA_PROMPT_BYTES
@@ -18,25 +19,27 @@ from fareclass.wire.openai import ENDPOINTS, parse
 ARRIVAL = Arrival("req_1", "mine", b"fc_x_y", None, None, None, 1.5, 1_500_000)
 HELLO = [{"role": "user", "content": "Hello"}]
 
+KEY = Key(id="k", project=Project(id="p", name="p"), name="k", secret=b"fc_k_x")
+
 
 def chat(**fields: Any) -> Request:
     body = {"model": "m", "messages": HELLO} | fields
-    return parse(ENDPOINTS["/v1/chat/completions"], json.dumps(body).encode(), ARRIVAL)
+    return parse(ENDPOINTS["/v1/chat/completions"], json.dumps(body).encode(), ARRIVAL, KEY)
 
 
 def completion(**fields: Any) -> Request:
     body = {"model": "m", "prompt": "Hello"} | fields
-    return parse(ENDPOINTS["/v1/completions"], json.dumps(body).encode(), ARRIVAL)
+    return parse(ENDPOINTS["/v1/completions"], json.dumps(body).encode(), ARRIVAL, KEY)
 
 
 def embedding(**fields: Any) -> Request:
-    return parse(ENDPOINTS["/v1/embeddings"], json.dumps({"model": "m"} | fields).encode(), ARRIVAL)
+    return parse(ENDPOINTS["/v1/embeddings"], json.dumps({"model": "m"} | fields).encode(), ARRIVAL, KEY)
 
 
 def refused(raw: bytes | dict[str, Any]) -> tuple[str, str | None]:
     body = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
     with pytest.raises(Refusal) as caught:
-        parse(ENDPOINTS["/v1/chat/completions"], body, ARRIVAL)
+        parse(ENDPOINTS["/v1/chat/completions"], body, ARRIVAL, KEY)
     assert caught.value.outcome is Outcome.INVALID
     return caught.value.message, caught.value.param
 
@@ -45,7 +48,7 @@ def test_a_whole_request_is_understood():
     request = chat(
         service_tier="flex", stream=True, max_tokens=9, stop=["a", "b"], tools=[{"type": "function"}], top_k=3
     )
-    assert (request.id, request.caller_id, request.token, request.arrived_s) == ("req_1", "mine", b"fc_x_y", 1.5)
+    assert (request.id, request.caller_id, request.key, request.arrived_s) == ("req_1", "mine", KEY, 1.5)
     assert (request.endpoint, request.path, request.model) == ("chat.completions", "/chat/completions", "m")
     assert (request.tier_word, request.stream, request.max_tokens, request.width) == ("flex", True, 9, 1)
     assert (request.stop, request.has_tools, request.constrained, request.continuable) == (
@@ -116,7 +119,7 @@ def test_depth_has_a_limit_and_names_the_field():
         return {"model": "m", "messages": HELLO, "logit_bias": value}
 
     assert refused(nested(64)) == ("`logit_bias` is nested deeper than 64 levels of JSON.", "logit_bias")
-    parse(ENDPOINTS["/v1/chat/completions"], json.dumps(nested(63)).encode(), ARRIVAL)
+    parse(ENDPOINTS["/v1/chat/completions"], json.dumps(nested(63)).encode(), ARRIVAL, KEY)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_layout_and_escapes_do_not_make_duplicates(separators):
     body = {"model": "m", "messages": [{"role": "user", "content": 'é "model": {}\n'}] * 3, "temperature": 1e-7}
     for ascii_only in (True, False):
         raw = json.dumps(body, separators=separators, ensure_ascii=ascii_only).encode()
-        assert parse(ENDPOINTS["/v1/chat/completions"], raw, ARRIVAL).body == body
+        assert parse(ENDPOINTS["/v1/chat/completions"], raw, ARRIVAL, KEY).body == body
 
 
 @pytest.mark.parametrize(
@@ -334,7 +337,7 @@ def understand_or_refuse(raw: bytes) -> None:
     outcomes = set()
     for endpoint in ENDPOINTS.values():
         try:
-            request = parse(endpoint, raw, ARRIVAL)
+            request = parse(endpoint, raw, ARRIVAL, KEY)
         except Refusal as error:
             outcomes.add(error.outcome)
         else:

@@ -27,7 +27,7 @@ SSE_COMMENT_S = 15.0
 """A paused stream gets a comment line this often (R11)."""
 LEDGER_BATCH = 100
 """Ledger entries in one commit: one statement, of which SQLite's driver keeps 128 texts compiled."""
-LEDGER_INTERVAL_S = 0.001
+LEDGER_INTERVAL_S = 0.004
 """Least time between two commits of the ledger, so that work under load is committed in groups."""
 LEDGER_WAIT_S = 5.0
 """An answer whose ledger entry is not on disk after this long is told so (R35)."""

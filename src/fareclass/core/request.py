@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 
+from fareclass.core.snapshot import Key
+
 
 class Request(msgspec.Struct, kw_only=True):
     """What the wire understood of a caller's request.
 
-    `path` is the upstream path below `/v1` (`/chat/completions`). `body` holds the API's
+    `key` proved whose request it is. `path` is the upstream path below `/v1` (`/chat/completions`). `body` holds the API's
     own fields as they came, `extra` those the API does not know (R50: they pass only if the
     model says so). `tier_word` is the tier as the caller wrote it. `max_tokens` is the
     caller's limit on output, None if there was none. `prompt_bytes` is the size of what
@@ -23,7 +25,7 @@ class Request(msgspec.Struct, kw_only=True):
     caller_id: str
     endpoint: str
     path: str
-    token: bytes | None
+    key: Key
     model: str
     tier_word: str | None
     stream: bool

@@ -11,6 +11,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from fareclass.core.deadlines import SWEEP_S, Deadlines
 from fareclass.core.limits import ANSWER_BYTES
 from fareclass.core.usage import Usage
 from fareclass.engine.base import EngineFailed, EngineRefused, Prompt, Traits
@@ -38,20 +39,45 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     answer_s: float = 900.0
 
 
+class Stalls:
+    """Looks over the calls under way once a second: cheaper than a timer for each of them."""
+
+    def __init__(self) -> None:
+        self._calls: dict[HttpCall, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, call: "HttpCall") -> None:
+        """A call has begun."""
+        self._calls[call] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def drop(self, call: "HttpCall") -> None:
+        """A call is over."""
+        self._calls.pop(call, None)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for call in list(self._calls):
+            call.check_stall(loop.time())
+        self._timer = loop.call_later(SWEEP_S, self._sweep) if self._calls else None
+
+
 class HttpCall:
     """One request under way on an HTTP engine; see `base.Call`."""
 
-    def __init__(self, response: aiohttp.ClientResponse, relay: Relay, stall_s: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, relay: Relay, stall_s: float, stalls: Stalls) -> None:
         self._response = response
         self._content = response.content
         self._relay = relay
         self._stall_s = stall_s
-        self._loop = asyncio.get_running_loop()
+        self._stalls = stalls
+        self._time = asyncio.get_running_loop().time
         self._waiting_since: float | None = None
         self._stalled = False
         self._closed = False
         self._usage: Usage | None = None
-        self._watch = self._loop.call_later(stall_s, self._check_stall)
+        stalls.add(self)
 
     @property
     def made_tokens(self) -> int:
@@ -79,28 +105,33 @@ class HttpCall:
         raise StopAsyncIteration
 
     async def body(self) -> bytes:
-        parts = []
-        size = 0
-        while data := await self._read():
-            parts.append(data)
-            size += len(data)
-            if size > ANSWER_BYTES:
-                raise EngineFailed("broken", f"the engine's answer is larger than {ANSWER_BYTES} bytes")
-        body = b"".join(parts)
+        body = await self._read()
+        if len(body) != self._response.content_length:
+            body = await self._rest(body)
         try:
             self._usage = usage_of_answer(body)
         except ValueError as error:
             raise EngineFailed("broken", f"the engine's answer is not JSON: {error}") from error
         return body
 
+    async def _rest(self, first: bytes) -> bytes:
+        parts = [first]
+        size = len(first)
+        while data := await self._read():
+            parts.append(data)
+            size += len(data)
+            if size > ANSWER_BYTES:
+                raise EngineFailed("broken", f"the engine's answer is larger than {ANSWER_BYTES} bytes")
+        return b"".join(parts)
+
     async def close(self) -> None:
         self._closed = True
-        self._watch.cancel()
+        self._stalls.drop(self)
         self._response.close()
 
     async def _read(self) -> bytes:
         """The next bytes, b"" at the end."""
-        self._waiting_since = self._loop.time()
+        self._waiting_since = self._time()
         try:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -115,16 +146,10 @@ class HttpCall:
             return EngineFailed("broken", "the call was closed")
         return EngineFailed("broken", f"the connection to the engine broke: {error or type(error).__name__}")
 
-    def _check_stall(self) -> None:
-        """One timer per call, re-armed when it fires: a read costs one look at the clock.
-
-        Only the time in a read counts. A caller that is slow to take its bytes stalls nothing.
-        """
+    def check_stall(self, now: float) -> None:
+        """End a call that waits for its engine too long. A caller that is slow to take its bytes stalls nothing."""
         since = self._waiting_since
-        left = self._stall_s if since is None else since + self._stall_s - self._loop.time()
-        if left > 0:
-            self._watch = self._loop.call_later(left, self._check_stall)
-        else:
+        if since is not None and now - since >= self._stall_s:
             self._stalled = True
             self._response.close()
 
@@ -164,9 +189,14 @@ class HttpEngine:
         self._pass_priority = pass_priority
         self._timeouts = timeouts or Timeouts()
         self._found = Findings()
+        self._stalls = Stalls()
+        self._deadlines = Deadlines()
+        self._post_timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s)
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self._stream_headers = {**self._headers, "Accept": "text/event-stream"}
+        self._plain_headers = {**self._headers, "Accept": "application/json"}
 
     @property
     def traits(self) -> Traits:
@@ -175,14 +205,14 @@ class HttpEngine:
     async def open(self, prompt: Prompt) -> HttpCall:
         sign = self._found.priority_sign if self._pass_priority else 0
         body = upstream_body(prompt, self._found.traits.flavour, self._model, sign)
-        headers = {**self._headers, "Accept": "text/event-stream" if prompt.stream else "application/json"}
+        headers = self._stream_headers if prompt.stream else self._plain_headers
         if prompt.traceparent:
-            headers["traceparent"] = prompt.traceparent
+            headers = {**headers, "traceparent": prompt.traceparent}
         wait_s = self._timeouts.stall_s if prompt.stream else self._timeouts.answer_s
         response = await self._post(self._base_url + prompt.path, msgspec.json.encode(body), headers, wait_s)
         if response.status != 200:
             raise await _refusal(response)
-        return HttpCall(response, Relay(_width(prompt.body), continues=bool(prompt.beginning)), wait_s)
+        return HttpCall(response, Relay(_width(prompt.body), continues=bool(prompt.beginning)), wait_s, self._stalls)
 
     async def healthy(self) -> bool:
         plain = self._found.traits.flavour == Flavour.OPENAI
@@ -235,12 +265,15 @@ class HttpEngine:
             raise EngineFailed("unreachable", f"{url}: {error or type(error).__name__}") from error
 
     async def _post(self, url: str, data: bytes, headers: Mapping[str, str], wait_s: float) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s)
         for attempt in (1, 2):
             try:
-                async with asyncio.timeout(wait_s):
+                async with self._deadlines.within(wait_s):
                     return await self._session.post(
-                        url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                        url,
+                        data=aiohttp.BytesPayload(data),
+                        headers=headers,
+                        timeout=self._post_timeout,
+                        allow_redirects=False,
                     )
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 raise EngineFailed("unreachable", f"can't connect to the engine: {error}") from error

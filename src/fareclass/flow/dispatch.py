@@ -42,8 +42,10 @@ class Dispatcher:
         self.berths = {berth.id: berth for berth in berths}
         self._loop = asyncio.get_running_loop()
         self._seats: dict[Ticket, Seat] = {}
+        self._up: dict[str, bool] = {}
         self._effects: deque[Effect] = deque()
         self._performing = False
+        self._continues = self._continues_constrained = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._watches: list[asyncio.Task[None]] = []
@@ -150,6 +152,10 @@ class Dispatcher:
 
     def _health(self, berth: Berth, up: bool) -> None:
         now = self._loop.time()
+        self._up[berth.id] = up
+        found = [other.engine.traits for other in self.berths.values() if self._up.get(other.id)]
+        self._continues = any(traits.continuable for traits in found)
+        self._continues_constrained = any(traits.continuable and traits.continues_constrained for traits in found)
         if up:
             traits = berth.engine.traits
             self._do(
@@ -168,24 +174,25 @@ class Dispatcher:
 
     def _give_up_silent(self, berth: Berth) -> None:
         """While a replica is down, move what has heard nothing from it (R46)."""
+        if self.brain.replicas[berth.id].up:
+            return
         now = self._loop.time()
+        looks = []
         for seat in [seat for seat in self._seats.values() if seat.replica == berth.id]:
-            if now - seat.active_at >= _SILENT_S:
+            left_s = seat.active_at + _SILENT_S - now
+            if left_s <= 0:
                 seat.interrupt(
                     EngineFailed("stalled", f"the engine was found down and had been silent for {_SILENT_S:g} s")
                 )
-        if not self.brain.replicas[berth.id].up and any(seat.replica == berth.id for seat in self._seats.values()):
-            self._loop.call_later(_SILENT_S, self._give_up_silent, berth)
+            looks.append(left_s if left_s > 0 else _SILENT_S)
+        if looks:
+            self._loop.call_later(min(looks), self._give_up_silent, berth)
 
     # -- what the operator sees and changes
 
     def continues(self, *, constrained: bool) -> bool:
         """Whether some replica that is up can continue an answer, or one under a schema (R11)."""
-        return any(
-            berth.engine.traits.continuable and (not constrained or berth.engine.traits.continues_constrained)
-            for berth in self.berths.values()
-            if self.brain.replicas[berth.id].open
-        )
+        return self._continues_constrained if constrained else self._continues
 
     @property
     def ready(self) -> bool:

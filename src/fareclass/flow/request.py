@@ -1,6 +1,6 @@
 """The walk of one request: the only place that knows in which order things happen.
 
-    wire → key → model → tier → fields → estimate → hold and line (brain) → engine → caller
+    wire (key, body) → model → tier → fields → estimate → hold and line (brain) → engine → caller
     and back: engine ended → slot and hold given back → ledger entry on disk → last byte → metrics
 
 Every way out of `Walk.run` passes `_settle`, so that each request ends in exactly one
@@ -27,7 +27,6 @@ from fareclass.metering.ledger import Ledger, LedgerUnavailable
 from fareclass.metering.pricing import cost
 from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
-from fareclass.policy.identity import authenticate
 from fareclass.policy.tiers import Terms, admit
 from fareclass.sched.ticket import Ticket
 
@@ -105,7 +104,7 @@ class Walk:
 
     async def _serve(self, request: Request, reply: Reply, visit: "_Visit") -> None:
         snapshot = self._snapshot()
-        key = visit.key = authenticate(snapshot, request.token)
+        key = request.key
         model = snapshot.models.get(request.model)
         if model is None:
             raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
@@ -237,7 +236,7 @@ class _Visit:
         self.request = request
         self.settled = False
         self.snapshot: Snapshot | None = None
-        self.key: Key | None = None
+        self.key = request.key
         self.model: Model | None = None
         self.terms: Terms | None = None
         self.served: Served | None = None
@@ -246,7 +245,7 @@ class _Visit:
 
     @property
     def project(self) -> str:
-        return self.key.project.id if self.key is not None else ""
+        return self.key.project.id
 
     def admitted(self, snapshot: Snapshot, model: Model) -> None:
         """From here on tier and price book stay what they are now (R5)."""
@@ -255,7 +254,7 @@ class _Visit:
 
     def estimate(self, estimator: Estimator) -> Usage:
         """What a request that got no token would have used: demand that the planner counts (R35)."""
-        if self.model is None or self.key is None:
+        if self.model is None:
             return Usage()
         request = self.request
         return Usage(
@@ -280,10 +279,9 @@ class _Visit:
         )
         if self.model is not None:
             finished.model = self.model.name
-        if key is not None:
-            finished.project, finished.key = key.project.id, key.id
-            if key.tags:
-                finished.tags = msgspec.json.encode(key.tags).decode()
+        finished.project, finished.key = key.project.id, key.id
+        if key.tags:
+            finished.tags = msgspec.json.encode(key.tags).decode()
         if self.terms is not None:
             finished.requested_tier, finished.served_tier = self.terms
         if production is not None:

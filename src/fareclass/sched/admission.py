@@ -1,6 +1,6 @@
 """May a ticket stand in line at all: can any replica ever run it, and is it within its project's quota (R25, R49)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Quota
@@ -20,8 +20,11 @@ class Admission:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
 
-    def unfit(self, ticket: Ticket, replicas: Iterable[Replica]) -> Refuse | None:
+    def unfit(self, ticket: Ticket, replicas: Collection[Replica]) -> Refuse | None:
         """Refuse what no replica could run now or ever."""
+        for replica in replicas:
+            if replica.open and replica.slots >= ticket.width and replica.admits(ticket):
+                return None
         admitting = [replica for replica in replicas if replica.admits(ticket)]
         widest = max((replica.slots for replica in admitting), default=0)
         if not admitting:
@@ -30,9 +33,7 @@ class Admission:
         if ticket.width > widest:
             message = f"The request asks for {ticket.width} answers at once; this model runs at most {widest}."
             return Refuse(ticket, Outcome.INVALID, message)
-        if not any(replica.open for replica in admitting):
-            return Refuse(ticket, Outcome.SHED, "No replica of this model can serve at the moment.", DOWN_RETRY_S)
-        return None
+        return Refuse(ticket, Outcome.SHED, "No replica of this model can serve at the moment.", DOWN_RETRY_S)
 
     def hold(self, ticket: Ticket, quota: Quota | None, now: float) -> Refuse | None:
         """Take the ticket's hold from its project's quota, or say when to come back."""

@@ -117,8 +117,15 @@ class Brain:
             ticket.state = State.GONE
             return [refusal]
         ticket.state = State.WAITING
-        self.lines.push(ticket, now)
         out: list[Effect] = []
+        if not self.lines.total[0]:
+            replica = place(ticket, self._roomy[ticket.rank], (), now)
+            if replica is not None:
+                ticket.flow = self.lines.by_rank[ticket.rank].fresh.pass_through(ticket)
+                self._start(ticket, replica, now, out)
+                self._sweep(now, out)
+                return out
+        self.lines.push(ticket, now)
         self._sweep(now, out)
         if ticket.state is State.WAITING:
             self._waits.begin(ticket, now)
@@ -233,14 +240,14 @@ class Brain:
         return self.replicas[ticket.replica]
 
     def _start(self, ticket: Ticket, replica: Replica, now: float, out: list[Effect]) -> None:
-        line = ticket.line
-        assert line is not None and ticket.flow is not None
-        line.remove(ticket)
-        self._timers.drop(ticket)
+        if ticket.line is not None:
+            ticket.line.remove(ticket)
+            self._timers.drop(ticket)
         own = replica.pending_tokens(ticket)
-        for other in [t for t in replica.prefilling if replica.yields(t, ticket, now)]:
-            other.yields += 1
-            self._restart(replica, other, now, out)
+        if replica.prefilling:
+            for other in [t for t in replica.prefilling if replica.yields(t, ticket, now)]:
+                other.yields += 1
+                self._restart(replica, other, now, out)
         ticket.resumed = ticket.state is State.PAUSED
         if ticket.resumed:
             ticket.paused_s += now - ticket.paused_at
@@ -250,6 +257,7 @@ class Brain:
         if not ticket.charged:
             ticket.charged = True
             fresh = ticket.prompt_tokens - ticket.cached_tokens
+            assert ticket.flow is not None
             ticket.flow.charge(fresh * INPUT_WEIGHT + ticket.cached_tokens * CACHED_WEIGHT)
         ticket.state = State.RUNNING
         ticket.replica = replica.id
@@ -325,7 +333,7 @@ class Brain:
         who made it go, so the round begins anew.
         """
         self._freed = True
-        while self._freed:
+        while self._freed and self.lines.total[0]:
             self._freed = False
             self._round(now, out)
 

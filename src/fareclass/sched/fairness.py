@@ -111,6 +111,14 @@ class FairLine:
         self.waiting += 1
         return flow
 
+    def pass_through(self, ticket: Ticket) -> Flow:
+        """The ticket joins an empty line and starts in the same step: its project is lifted all the same."""
+        flow = self.flow(ticket)
+        if flow.served < self._level:
+            flow.served = self._level
+        self._level = flow.served
+        return flow
+
     def remove(self, ticket: Ticket, flow: Flow) -> None:
         """The ticket leaves: it starts, or is gone."""
         flow.remove(ticket)

@@ -20,10 +20,12 @@ class Line:
     them than slots were ever taken, so they stay small beside the fresh ones.
     """
 
-    __slots__ = ("_at_home", "_roaming", "fresh", "home_width", "name", "returned", "size_bytes", "width")
+    __slots__ = ("_at_home", "_roaming", "fresh", "home_width", "name", "returned", "size_bytes", "total", "width")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, total: list[int]) -> None:
+        """`total[0]` counts the tickets in all lines of the pool, which share it."""
         self.name = name
+        self.total = total
         self.fresh = FairLine()
         self.returned = 0
         self.width = 0
@@ -58,6 +60,7 @@ class Line:
     def remove(self, ticket: Ticket) -> None:
         """A ticket leaves: it starts, or is gone."""
         ticket.line = None
+        self.total[0] -= 1
         self.width -= ticket.width
         self.size_bytes -= ticket.size_bytes
         if ticket.fresh:
@@ -121,5 +124,6 @@ class Line:
 
     def _join(self, ticket: Ticket) -> None:
         ticket.line = self
+        self.total[0] += 1
         self.width += ticket.width
         self.size_bytes += ticket.size_bytes

@@ -20,8 +20,9 @@ class Lines:
     def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
         self._policies = policies
         self._paces = [Pace() for _ in TIERS]
-        self.by_rank = [Line(tier.word) for tier in TIERS]
-        self.guard = Line("guard")
+        self.total = [0]
+        self.by_rank = [Line(tier.word, self.total) for tier in TIERS]
+        self.guard = Line("guard", self.total)
         self.order = (
             (self.by_rank[0], 0),
             (self.guard, int(Tier.PRIORITY)),

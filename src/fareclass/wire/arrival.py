@@ -1,12 +1,13 @@
 """The first look at a request: the headers that count, and its body within bounds."""
 
 import asyncio
-import os
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
+from fareclass.core.deadlines import Deadlines
 from fareclass.core.limits import BODY_BYTES, BODY_READ_S, HEADER_VALUE_CHARS
 from fareclass.core.outcomes import Outcome, Refusal
 
@@ -43,7 +44,7 @@ def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
     caller_id = found.get(b"x-client-request-id") or found.get(b"x-request-id", b"")
     traceparent = found.get(b"traceparent", b"")
     return Arrival(
-        id=f"req_{arrived_us:013x}{os.urandom(8).hex()}",
+        id=f"req_{arrived_us:013x}{random.getrandbits(64):016x}",
         caller_id=_PRINTABLE.sub("", caller_id[:HEADER_VALUE_CHARS].decode("latin-1")) if caller_id else "",
         token=token.strip() if scheme.lower() == b"bearer" else None,
         traceparent=traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else None,
@@ -54,7 +55,7 @@ def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
     )
 
 
-async def read_body(receive: Receive, arrival: Arrival) -> bytes:
+async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines) -> bytes:
     """The whole request body.
 
     Raises:
@@ -69,7 +70,7 @@ async def read_body(receive: Receive, arrival: Arrival) -> bytes:
     if arrival.length is not None and int(arrival.length) > BODY_BYTES:
         raise _too_large()
     try:
-        async with asyncio.timeout(BODY_READ_S):
+        async with deadlines.within(BODY_READ_S):
             message = await _receive(receive)
             body: bytes = message.get("body", b"")
             return body if not message.get("more_body") else await _read_rest(receive, body)

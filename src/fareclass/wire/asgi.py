@@ -7,13 +7,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fareclass.core.limits import CALLER_STALL_S
+from fareclass.core.deadlines import Deadlines
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, Snapshot
 from fareclass.flow.reply import Reply
 from fareclass.policy.identity import authenticate
 from fareclass.wire.arrival import Arrival, CallerGone, Message, Receive, Send, arrive, read_body
+from fareclass.wire.callers import Callers
 from fareclass.wire.openai import ENDPOINTS, Endpoint, parse
 from fareclass.wire.openai_reply import OpenAIReply
 
@@ -45,6 +46,8 @@ class DataPlane:
         self._snapshot = snapshot
         self._ready = ready
         self._fallback = fallback
+        self._deadlines = Deadlines()
+        self._callers = Callers(self._deadlines)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, or whatever else an ASGI server has to say (which `fallback` hears)."""
@@ -68,14 +71,14 @@ class DataPlane:
         if request is None:
             return
         reply = OpenAIReply(send, request.id, request)
-        watcher = asyncio.create_task(_watch(receive, reply, asyncio.current_task()))
+        self._callers.enter(receive, reply)
         try:
             await self._walk.run(request, reply)
         except asyncio.CancelledError:
             if not reply.gone:
                 raise
         finally:
-            watcher.cancel()
+            self._callers.leave(reply)
 
     async def _understand(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> Request | None:
         """The request, or None where it was refused. The key comes first, so that no stranger's body is read."""
@@ -83,7 +86,7 @@ class DataPlane:
         key: Key | None = None
         try:
             key = authenticate(self._snapshot(), arrival.token)
-            return parse(endpoint, await read_body(receive, arrival), arrival)
+            return parse(endpoint, await read_body(receive, arrival, self._deadlines), arrival, key)
         except CallerGone:
             gone = Refusal(Outcome.CANCELLED, "The caller hung up before its request was whole.")
             self._walk.rejected(arrival, endpoint.name, key, gone)
@@ -111,25 +114,6 @@ class DataPlane:
             await _send_json(send, 200, _models(snapshot, path.removeprefix(_MODELS).removeprefix("/")))
         except Refusal as refusal:
             await OpenAIReply(send, arrival.id).refuse(refusal)
-
-
-async def _watch(receive: Receive, reply: OpenAIReply, caller: asyncio.Task[Any] | None) -> None:
-    """Cancel the walk as soon as the caller hangs up (R15), or has read nothing for `CALLER_STALL_S`.
-
-    The server says `http.disconnect` after a finished response too; `reply.finished` tells these apart.
-    """
-    while True:
-        taken = reply.taken
-        try:
-            async with asyncio.timeout(CALLER_STALL_S):
-                if (await receive())["type"] == "http.disconnect":
-                    break
-        except TimeoutError:
-            if reply.taken == taken < reply.handed:
-                break
-    if not reply.finished and caller is not None:
-        reply.gone = True
-        caller.cancel()
 
 
 def _models(snapshot: Snapshot, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import msgspec
 from fareclass.core.limits import WIDTH
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
+from fareclass.core.snapshot import Key
 from fareclass.wire import media, openai_fields
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.json_checks import decode_object
@@ -58,8 +59,8 @@ class Endpoint(NamedTuple):
     read: Callable[[dict[str, Any], int], tuple[openai_fields.Common, Shape]]
 
 
-def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival) -> Request:
-    """Understand a request body (R1, R49, R50).
+def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival, key: Key) -> Request:
+    """Understand a request body (R1, R49, R50); `key` is the one that it was sent with.
 
     Raises:
         Refusal: `invalid`, with the path of the offending field in `param`.
@@ -83,7 +84,7 @@ def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival) -> Request:
         caller_id=arrival.caller_id,
         endpoint=endpoint.name,
         path=endpoint.path,
-        token=arrival.token,
+        key=key,
         model=common.model,
         tier_word=common.service_tier,
         stream=shape.stream,

@@ -1,17 +1,18 @@
 """R25, R49: what a request will take, learned from those before it."""
 
 from fareclass.core.request import Request
-from fareclass.core.snapshot import Model
+from fareclass.core.snapshot import Key, Model, Project
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
 from fareclass.policy.estimate import Estimator
 
+KEY = Key(id="k", project=Project(id="p", name="p"), name="k", secret=b"fc_k_x")
 MODEL = Model(name="m", upstream_model="m", created=0, tiers=frozenset(Tier), output_burndown=5, max_tokens_default=512)
 
 
 def request(*, prompt_bytes: int = 4000, max_tokens: int | None = None, width: int = 1) -> Request:
     return Request(
-        id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", token=None, model="m", tier_word=None,
+        id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", key=KEY, model="m", tier_word=None,
         stream=False, body={}, extra={}, max_tokens=max_tokens, width=width, size_bytes=prompt_bytes,
         prompt_bytes=prompt_bytes, continuable=True, constrained=False, has_tools=False, stop=(), media_hosts=(),
         traceparent=None, arrived_s=0.0, arrived_us=0,

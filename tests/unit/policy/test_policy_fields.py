@@ -4,14 +4,16 @@ import pytest
 
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
-from fareclass.core.snapshot import Model
+from fareclass.core.snapshot import Key, Model, Project
 from fareclass.core.tiers import Tier
 from fareclass.policy.fields import OWNED, check_media, upstream_fields
+
+KEY = Key(id="k", project=Project(id="p", name="p"), name="k", secret=b"fc_k_x")
 
 
 def request(body: dict, extra: dict) -> Request:
     return Request(
-        id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", token=None, model="m", tier_word=None,
+        id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", key=KEY, model="m", tier_word=None,
         stream=False, body=body, extra=extra, max_tokens=None, width=1, size_bytes=1, prompt_bytes=1, continuable=True,
         constrained=False, has_tools=False, stop=(), media_hosts=(), traceparent=None, arrived_s=0.0, arrived_us=0,
     )  # fmt: skip
