@@ -240,6 +240,7 @@ class World:
         for replica in brain.replicas.values():
             self.check_replica(replica)
         for rank in TIERS:
+            assert set(brain._roomy[rank]) == {r for r in brain.replicas.values() if r.room[rank]}
             assert brain._movable[rank] == sum(len(replica.movable[rank]) for replica in brain.replicas.values())
         leaving = [ticket for ticket in self.tickets if ticket.state is State.LEAVING]
         assert brain._leaving == sum(ticket.width for ticket in leaving)

@@ -50,7 +50,7 @@ class Brain:
 
     def add_replica(self, id: str, slots: int, now: float, *, tiers: Iterable[Tier] | None = None) -> list[Effect]:
         """A replica joins, with nothing known of it yet; `set_replica` tells what a probe found."""
-        replica = self.replicas[id] = Replica(id, slots, self.policies, self._movable)
+        replica = self.replicas[id] = Replica(id, slots, self.policies, self._movable, self._roomy)
         replica.tiers = frozenset(tiers) if tiers is not None else None
         return self._changed(replica, now, [])
 
@@ -91,7 +91,6 @@ class Brain:
 
     def _changed(self, replica: Replica, now: float, out: list[Effect]) -> list[Effect]:
         replica.measure()
-        self._refresh(replica)
         if not replica.open:
             for line, _ in self.lines.order:
                 for ticket in line.homebound(replica.id):
@@ -263,7 +262,6 @@ class Brain:
         ticket.replica = replica.id
         ticket.started_at = now
         replica.add(ticket, own)
-        self._refresh(replica)
         if not ticket.streamed:
             self._timers.set(ticket, now + own / replica.prefill_tps)
         out.append(Start(ticket, replica.id))
@@ -274,7 +272,6 @@ class Brain:
         if ticket.state is State.LEAVING:
             self._leaving -= ticket.width
         replica.drop(ticket)
-        self._refresh(replica)
         self._timers.drop(ticket)
         ticket.replica = None
 
@@ -318,13 +315,6 @@ class Brain:
             self._restart(replica, victim, now, out)
 
     # -- the sweep
-
-    def _refresh(self, replica: Replica) -> None:
-        for room, roomy in zip(replica.room, self._roomy, strict=True):
-            if room:
-                roomy[replica] = None
-            else:
-                roomy.pop(replica, None)
 
     def _sweep(self, now: float, out: list[Effect]) -> None:
         """Give every free slot to the best-ranked ticket that may start; then take slots where that is due (R7, R11).

@@ -114,8 +114,7 @@ class FairLine:
     def pass_through(self, ticket: Ticket) -> Flow:
         """The ticket joins an empty line and starts in the same step: its project is lifted all the same."""
         flow = self.flow(ticket)
-        if flow.served < self._level:
-            flow.served = self._level
+        flow.served = max(flow.served, self._level)
         self._level = flow.served
         return flow
 

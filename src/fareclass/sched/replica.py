@@ -1,7 +1,7 @@
 """One replica as the scheduler sees it: its slots, who runs there, and who may still start."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fareclass.core.limits import GATE_TOKENS, MAX_RESTARTS, MAX_YIELDS, YIELD_TOKENS
 from fareclass.core.tiers import TIERS, Tier, TierPolicy
@@ -13,6 +13,9 @@ _MEASURED_FROM = 64
 """A prefill of fewer tokens says little about speed."""
 
 
+_NO_ROOM = (0,) * len(TIERS)
+
+
 class Replica:
     """One engine endpoint inside the scheduler.
 
@@ -21,15 +24,22 @@ class Replica:
     change, so that asking costs nothing. `prefilling` are the tickets sent there that have
     given no first token, `backlog` their prompt tokens (R52). `movable[rank]` are running
     tickets that could be paused or restarted (R11); `pool_movable` counts them by rank over
-    all replicas of the pool, which share that list.
+    all replicas of the pool, `pool_roomy[rank]` holds those with room; all of them share these.
     """
 
     __slots__ = (
-        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "movable", "pool_movable", "prefill_tps",
+        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "movable", "pool_movable", "pool_roomy", "prefill_tps",
         "prefilling", "recompute_tokens", "room", "running", "slots", "tiers", "up", "width",
     )  # fmt: skip
 
-    def __init__(self, id: str, slots: int, policies: Mapping[Tier, TierPolicy], pool_movable: list[int]) -> None:
+    def __init__(
+        self,
+        id: str,
+        slots: int,
+        policies: Mapping[Tier, TierPolicy],
+        pool_movable: list[int],
+        pool_roomy: Sequence[dict["Replica", None]],
+    ) -> None:
         self.id = id
         self.slots = slots
         self.tiers: frozenset[Tier] | None = None
@@ -42,11 +52,12 @@ class Replica:
         self.prefilling: dict[Ticket, None] = {}
         self.movable: tuple[dict[Ticket, None], ...] = tuple({} for _ in TIERS)
         self.pool_movable = pool_movable
+        self.pool_roomy = pool_roomy
         self.by_rank = [0] * len(TIERS)
         self.width = 0
         self.backlog = 0
         self.prefill_tps = FIRST_PREFILL_TPS
-        self.room = [0] * len(TIERS)
+        self.room = _NO_ROOM
         self.ceilings = [0] * len(TIERS)
         self.set_slots(slots, policies)
 
@@ -62,23 +73,30 @@ class Replica:
         return self.up and not self.draining
 
     def measure(self) -> None:
-        """Work out `room` anew."""
-        room = self.room
-        if not self.open:
-            room[:] = (0, 0, 0, 0, 0)
-            return
-        free = max(0, self.slots - self.width)
-        limit = self.slots
-        by_rank, ceilings = self.by_rank, self.ceilings
-        room[0] = room[1] = free
-        for rank in (0, 1):
-            if by_rank[rank] and ceilings[rank] < limit:
-                limit = ceilings[rank]
-        room[2] = max(0, limit - self.width)
-        for rank in (2, 3):
-            if by_rank[rank] and ceilings[rank] < limit:
-                limit = ceilings[rank]
-            room[rank + 1] = max(0, limit - self.width)
+        """Work out `room` anew, and keep `pool_roomy`, the replicas with room for each rank, true."""
+        free, limit, width = self.slots - self.width, self.slots, self.width
+        if free <= 0 or not self.open:
+            room = _NO_ROOM
+        else:
+            by_rank, ceilings = self.by_rank, self.ceilings
+            if by_rank[0] and ceilings[0] < limit:
+                limit = ceilings[0]
+            if by_rank[1] and ceilings[1] < limit:
+                limit = ceilings[1]
+            beside_best = limit - width if limit > width else 0
+            if by_rank[2] and ceilings[2] < limit:
+                limit = ceilings[2]
+            beside_default = limit - width if limit > width else 0
+            if by_rank[3] and ceilings[3] < limit:
+                limit = ceilings[3]
+            room = (free, free, beside_best, beside_default, limit - width if limit > width else 0)
+        before, self.room = self.room, room
+        for rank, roomy in enumerate(self.pool_roomy):
+            if (room[rank] > 0) is not (before[rank] > 0):
+                if room[rank]:
+                    roomy[self] = None
+                else:
+                    del roomy[self]
 
     def admits(self, ticket: Ticket) -> bool:
         """Whether it is given to the ticket's tier at all (R16)."""

@@ -1,0 +1,309 @@
+"""A fleet of simulated replicas in virtual time: what the gateway does for the brain, without waiting.
+
+The driver performs the brain's effects and reports what the engines do, as the live
+gateway would: a pause ends the call at the next token, a restart at once, and the engine
+notices either 0.1 s later. It also keeps the brain honest: whatever it finds wrong (a
+stream cut, a token lost or told twice, a slot too many) ends up in `faults`.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Seq
+from itertools import count
+from typing import Protocol
+
+from fareclass.core.tiers import Tier
+from fareclass.engine.sim_replica import Event, Sequence, SimReplica, Speed
+from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
+
+US = 1_000_000
+_REPLICA, _CUT = range(2)
+
+
+class Scheduler(Protocol):
+    """What the driver needs of the brain, and of the policies that it is held against. Times in seconds."""
+
+    @property
+    def next_wake(self) -> float | None: ...
+    def offer(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
+    def first_token(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
+    def produced(self, ticket: Ticket, tokens: int) -> None: ...
+    def sent(self, ticket: Ticket) -> None: ...
+    def paused(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
+    def finish(self, ticket: Ticket, now: float, used_tokens: int) -> Seq[Effect]: ...
+    def tick(self, now: float) -> Seq[Effect]: ...
+
+
+class Job:
+    """One request of a load, and what became of it. Times in microseconds, sizes in tokens.
+
+    `delivered` is what its caller has got, `call` the sequence under way on `replica`,
+    `gaps` the silences that pauses made in its stream.
+    """
+
+    __slots__ = (
+        "arrival_us", "call", "called", "delivered", "first_us", "gaps", "last_us", "output",
+        "pauses", "project", "prompt", "refused", "replica", "run_us", "started", "tier", "whole_us",
+    )  # fmt: skip
+
+    def __init__(self, project: str, tier: Tier, arrival_us: int, prompt: int, output: int) -> None:
+        self.project = project
+        self.tier = tier
+        self.arrival_us = arrival_us
+        self.prompt = prompt
+        self.output = output
+        self.delivered = 0
+        self.called = 0
+        self.call: Sequence | None = None
+        self.replica = 0
+        self.run_us: int | None = None
+        self.first_us: int | None = None
+        self.last_us = 0
+        self.whole_us: int | None = None
+        self.refused: Refuse | None = None
+        self.gaps: list[int] = []
+        self.pauses = 0
+        self.started = False
+
+
+class Fleet:
+    """Replicas named "0", "1", … behind one scheduler.
+
+    `arrivals` come in order of time. `backlog` makes endless batch work; `backlog_waiting`
+    of it always stands in line. With `engine_orders` the engines sort what waits inside
+    them by tier.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        replicas: int,
+        speed: Speed,
+        arrivals: Iterable[Job],
+        *,
+        backlog: Callable[[int], Job] | None = None,
+        backlog_waiting: int = 0,
+        engine_orders: bool = False,
+    ) -> None:
+        self.scheduler = scheduler
+        self.replicas = [SimReplica(speed) for _ in range(replicas)]
+        self.jobs: list[Job] = []
+        self.delivered_prompt: Counter[str] = Counter()
+        self.delivered_output: Counter[str] = Counter()
+        self.restarts = 0
+        self.faults: Counter[str] = Counter()
+        self.now_us = 0
+        self._limit = speed.limit
+        self._arrivals: Iterator[Job] = iter(arrivals)
+        self._next = next(self._arrivals, None)
+        self._backlog = backlog
+        self._missing = backlog_waiting
+        self._engine_orders = engine_orders
+        self._jobs: dict[Ticket, Job] = {}
+        self._tickets: dict[Sequence, Ticket] = {}
+        self._running: list[dict[Sequence, Job]] = [{} for _ in self.replicas]
+        self._reminders = [-1] * replicas
+        self._order = count()
+        self._heap: list[tuple[int, int, int, int, Sequence | None]] = []
+        self._events: deque[tuple[int, Event]] = deque()
+        self._effects: deque[Effect] = deque()
+
+    def run(self, until_us: int) -> None:
+        """Let the time pass until `until_us`."""
+        self._settle()
+        while (now_us := self._next_us()) <= until_us:
+            self.now_us = now_us
+            if self._heap and self._heap[0][0] <= now_us:
+                _, kind, order, index, sequence = heapq.heappop(self._heap)
+                if kind == _CUT and sequence is not None:
+                    self._cut(index, sequence)
+                elif order == self._reminders[index]:
+                    self._look_at(index)
+            elif self._next is not None and self._next.arrival_us <= now_us:
+                job, self._next = self._next, next(self._arrivals, None)
+                self.offer(job)
+            else:
+                self._effects += self.scheduler.tick(now_us / US)
+            self._settle()
+        self.now_us = until_us
+        for index in range(len(self.replicas)):
+            self._look_at(index)
+        self._settle()
+
+    def _next_us(self) -> int:
+        times = [self._heap[0][0]] if self._heap else []
+        if self._next is not None:
+            times.append(self._next.arrival_us)
+        wake = self.scheduler.next_wake
+        if wake is not None:
+            times.append(int(wake * US) + 1)
+        return max(self.now_us, min(times, default=1 << 62))
+
+    def _look_at(self, index: int) -> None:
+        """Bring a replica up to now, tell the scheduler what was made, and keep its events for `_settle`."""
+        replica = self.replicas[index]
+        self._events += [(index, event) for event in replica.advance(self.now_us)]
+        for sequence, job in self._running[index].items():
+            self._deliver(job, replica.made(sequence))
+        self._watch(index)
+
+    def _watch(self, index: int) -> None:
+        """Come back when something next happens on the replica; an earlier reminder is void."""
+        at_us = self.replicas[index].next_event_us()
+        self._reminders[index] = next(self._order)
+        if at_us is not None:
+            heapq.heappush(self._heap, (at_us, _REPLICA, self._reminders[index], index, None))
+
+    def _deliver(self, job: Job, made: int) -> None:
+        """Its call has made `made` tokens: pass on and report what is new."""
+        new = made - job.called
+        if new > 0:
+            job.called = made
+            job.delivered += new
+            assert job.call is not None
+            self.scheduler.produced(self._tickets[job.call], new)
+            self.delivered_output[job.project] += new
+
+    def _settle(self) -> None:
+        """Work off events and effects until neither leads to another."""
+        while True:
+            if self._effects:
+                self._perform(self._effects.popleft())
+            elif self._events:
+                self._happened(*self._events.popleft())
+            elif self._missing and self._backlog is not None:
+                self._missing -= 1
+                self.offer(self._backlog(self.now_us))
+            else:
+                return
+
+    def offer(self, job: Job) -> None:
+        """A request arrives now."""
+        self.jobs.append(job)
+        ticket = Ticket(
+            str(len(self.jobs)),
+            job.project,
+            job.tier,
+            prompt_tokens=job.prompt,
+            hold_tokens=job.prompt + job.output,
+            continuable=True,
+            deadline=self.now_us / US + 86_400 if job.tier is Tier.BATCH else None,
+        )
+        self._jobs[ticket] = job
+        self._effects += self.scheduler.offer(ticket, self.now_us / US)
+
+    def _perform(self, effect: Effect) -> None:
+        job = self._jobs[effect.ticket]
+        if isinstance(effect, Start):
+            self._start(job, effect.ticket, int(effect.replica))
+        elif isinstance(effect, Pause):
+            self._pause(job)
+        elif isinstance(effect, Restart):
+            self._restart(job)
+        else:
+            self._refuse(job, effect)
+
+    def _start(self, job: Job, ticket: Ticket, index: int) -> None:
+        self._fault(job.call is not None, "started while it runs")
+        self._fault(job.delivered != ticket.made_tokens, "the brain's count of tokens is wrong")
+        if not self._engine_orders:
+            self._refill(job)
+        self._look_at(index)
+        rank = job.tier if self._engine_orders else 0
+        call = Sequence(ticket.id, job.prompt + job.delivered, job.output - job.delivered, reuses=True, rank=rank)
+        job.call, job.called, job.replica = call, 0, index
+        self._tickets[call] = ticket
+        self._running[index][call] = job
+        self._fault(not self._engine_orders and len(self._running[index]) > self._limit - 2, "more than its slots")
+        self.replicas[index].submit(call, self.now_us)
+        self._watch(index)
+
+    def _refill(self, job: Job) -> None:
+        """A job has left the line; if it was of the endless batch, another one takes its place."""
+        self._missing += job.tier is Tier.BATCH and not job.started
+        job.started = True
+
+    def _pause(self, job: Job) -> None:
+        call = job.call
+        if call is None:
+            return self._fault(True, "paused while it does not run")
+        self._look_at(job.replica)
+        cut_us = self.replicas[job.replica].step_end_us if self.replicas[job.replica].made(call) else self.now_us
+        if not call.ended and cut_us is not None:
+            heapq.heappush(self._heap, (cut_us, _CUT, next(self._order), job.replica, call))
+        return None
+
+    def _cut(self, index: int, call: Sequence) -> None:
+        """The next clean cut has come, if the answer was not over before."""
+        self._look_at(index)
+        self._settle()
+        job = self._running[index].get(call)
+        if job is None:
+            return
+        ticket = self._leave(job)
+        job.pauses += 1
+        if self.replicas[index].made(call):
+            job.last_us = self.now_us
+        self._effects += self.scheduler.paused(ticket, self.now_us / US)
+
+    def _restart(self, job: Job) -> None:
+        if job.call is None:
+            return self._fault(True, "restarted while it does not run")
+        self._fault(job.first_us is not None, "restarted after its caller got a byte")
+        self._leave(job)
+        self.delivered_output[job.project] -= job.delivered
+        job.delivered = 0
+        self.restarts += 1
+        return None
+
+    def _refuse(self, job: Job, refusal: Refuse) -> None:
+        self._fault(job.first_us is not None, "a stream was cut")
+        self._fault(job.call is not None, "refused while it runs")
+        self._fault(job.tier is Tier.BATCH, "batch was refused")
+        job.refused = refusal
+        del self._jobs[refusal.ticket]
+
+    def _leave(self, job: Job) -> Ticket:
+        """Its call is given up."""
+        call = job.call
+        assert call is not None
+        del self._running[job.replica][call]
+        self._look_at(job.replica)
+        self.replicas[job.replica].abort(call, self.now_us)
+        self._watch(job.replica)
+        job.call = None
+        return self._tickets.pop(call)
+
+    def _happened(self, index: int, event: Event) -> None:
+        job = self._running[index].get(event.sequence)
+        if job is None:
+            return
+        ticket = self._tickets[event.sequence]
+        self._deliver(job, self.replicas[index].made(event.sequence))
+        if not event.finished:
+            self._first_token(job, ticket, event)
+            return
+        job.whole_us = job.last_us = event.at_us
+        self._fault(job.delivered != job.output or ticket.made_tokens != job.output, "an answer is not whole")
+        del self._running[index][event.sequence]
+        del self._tickets[event.sequence]
+        del self._jobs[ticket]
+        job.call = None
+        self._effects += self.scheduler.finish(ticket, self.now_us / US, job.prompt + job.output)
+
+    def _first_token(self, job: Job, ticket: Ticket, event: Event) -> None:
+        if job.first_us is None:
+            job.first_us = event.at_us
+            job.run_us = event.sequence.admitted_us
+            self.delivered_prompt[job.project] += job.prompt
+            if self._engine_orders:
+                self._refill(job)
+        else:
+            job.gaps.append(event.at_us - job.last_us)
+        self.scheduler.sent(ticket)
+        self._effects += self.scheduler.first_token(ticket, self.now_us / US)
+
+    def _fault(self, wrong: bool, what: str) -> None:
+        if wrong:
+            self.faults[what] += 1

@@ -1,0 +1,100 @@
+"""What the benches send: a synthetic load by seed, and two real half hours."""
+
+import csv
+import gzip
+import json
+import math
+import random
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from bench.fleet import US, Job
+from fareclass.core.tiers import Tier
+from fareclass.engine.sim_replica import Speed
+
+SLOTS = 16
+SPEED = Speed(limit=SLOTS + 2)
+SPLIT = {Tier.RESERVED: 0.15, Tier.PRIORITY: 0.15, Tier.DEFAULT: 0.40, Tier.FLEX: 0.30}
+MEAN_PROMPT, MEAN_OUTPUT, SIGMA = 600, 200, 0.8
+BATCH_PROMPT, BATCH_OUTPUT = 1_000, 200
+TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
+AZURE = TRACES / "azure2023_code.csv.gz"
+MOONCAKE = TRACES / "mooncake_conversation_0-30min.jsonl.gz"
+TICK_US = 3 * US
+HALF_HOUR_US = 1_800 * US
+
+
+def work_s(prompt: float, output: float) -> float:
+    """What tokens cost one replica at full batches, in seconds."""
+    return prompt / SPEED.prefill_tokens_s + output * SPEED.step_us(SLOTS, 0) / SLOTS / US
+
+
+def synthetic(seed: int, replicas: int, load: float, seconds: int) -> list[Job]:
+    """Poisson arrivals; lognormal prompts (mean 600) and outputs (mean 200), sigma 0.8; tiers and projects drawn."""
+    draw = random.Random(seed)
+    rate = load * replicas / work_s(MEAN_PROMPT, MEAN_OUTPUT)
+    tiers, shares = list(SPLIT), list(SPLIT.values())
+    jobs, at = [], draw.expovariate(rate)
+    while at < seconds:
+        tier = draw.choices(tiers, shares)[0]
+        project = f"project-{draw.randrange(4)}"
+        jobs.append(Job(project, tier, int(at * US), _lognormal(draw, MEAN_PROMPT), _lognormal(draw, MEAN_OUTPUT)))
+        at += draw.expovariate(rate)
+    return jobs
+
+
+def _lognormal(draw: random.Random, mean: float) -> int:
+    return max(1, min(8_000, round(draw.lognormvariate(math.log(mean) - SIGMA**2 / 2, SIGMA))))
+
+
+def batch_backlog(seed: int) -> Callable[[int], Job]:
+    """Endless batch lines, 1,000 tokens in and 200 out on average."""
+    draw = random.Random(seed)
+    return lambda now_us: Job(
+        "batch", Tier.BATCH, now_us, _lognormal(draw, BATCH_PROMPT), _lognormal(draw, BATCH_OUTPUT)
+    )
+
+
+def traces_present() -> bool:
+    return AZURE.exists() and MOONCAKE.exists()
+
+
+def traces(seed: int, replicas: int, load: float, seconds: int) -> list[Job]:
+    """Azure code and Mooncake chat merged, tiers drawn, brought to `load` by thinning or by laying it over itself.
+
+    Mooncake's times stand on ticks of 3 s: they are jittered inside them. Each copy of the
+    half hour is turned round by its own offset, so bursts keep their shape.
+    """
+    draw = random.Random(seed)
+    rows = _azure() + [(at + draw.randrange(TICK_US), prompt, output) for at, prompt, output in _mooncake()]
+    offered = sum(work_s(prompt, output) for _, prompt, output in rows) / (HALF_HOUR_US / US) / replicas
+    tiers, shares = list(SPLIT), list(SPLIT.values())
+    jobs, left = [], load / offered
+    while left > 0:
+        shift = draw.randrange(HALF_HOUR_US)
+        for at, prompt, output in rows:
+            at = (at + shift) % HALF_HOUR_US
+            if at < seconds * US and draw.random() < left:
+                tier = draw.choices(tiers, shares)[0]
+                jobs.append(Job(f"project-{draw.randrange(4)}", tier, at, max(1, prompt), max(1, output)))
+        left -= 1
+    jobs.sort(key=lambda job: job.arrival_us)
+    return jobs
+
+
+def _azure() -> list[tuple[int, int, int]]:
+    with gzip.open(AZURE, "rt") as file:
+        rows = [
+            (datetime.fromisoformat(row["TIMESTAMP"][:26]), int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+            for row in csv.DictReader(file)
+        ]
+    start = rows[0][0]
+    timed = [(round((at - start).total_seconds() * US), prompt, output) for at, prompt, output in rows]
+    return [row for row in timed if row[0] < HALF_HOUR_US]
+
+
+def _mooncake() -> list[tuple[int, int, int]]:
+    with gzip.open(MOONCAKE, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    return [(row["timestamp"] * 1_000, row["input_length"], row["output_length"]) for row in rows]
