@@ -198,6 +198,8 @@ class World:
         match effect:
             case Start():
                 assert ticket not in self.calls, "started twice"
+                replica = self.brain.replicas[effect.replica]
+                assert replica.continuable or not ticket.made_tokens, "it can't go on there (R11)"
                 self.calls[ticket] = effect.replica
                 self.reasons["start"] += 1
             case Pause():
@@ -280,6 +282,8 @@ class World:
             able = []
             for ticket in self.heads([t for t in in_line if t.line is line]):
                 for replica in self.brain.replicas.values():
+                    if ticket.made_tokens and not replica.continuable:
+                        continue
                     if not replica.admits(ticket) or (not ticket.roams and ticket.home not in (None, replica.id)):
                         continue
                     rank = Tier.PRIORITY if ticket.guarded else ticket.rank

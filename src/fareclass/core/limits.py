@@ -28,7 +28,9 @@ SSE_COMMENT_S = 15.0
 LEDGER_BATCH = 100
 """Ledger entries in one commit: one statement, of which SQLite's driver keeps 128 texts compiled."""
 LEDGER_INTERVAL_S = 0.004
-"""Least time between two commits of the ledger, so that work under load is committed in groups."""
+"""Time between two commits of the ledger under load, so that it is committed in groups."""
+LEDGER_ENTRY_S = 0.000_25
+"""Time between two commits for each entry of the first: a lone entry delays the next one hardly at all."""
 LEDGER_WAIT_S = 5.0
 """An answer whose ledger entry is not on disk after this long is told so (R35)."""
 LEDGER_PENDING = 20_000

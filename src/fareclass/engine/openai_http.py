@@ -11,9 +11,9 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from fareclass.core.deadlines import SWEEP_S, Deadlines
 from fareclass.core.limits import ANSWER_BYTES
 from fareclass.core.usage import Usage
+from fareclass.deadlines import SWEEP_S, Deadlines
 from fareclass.engine.base import EngineFailed, EngineRefused, Prompt, Traits
 from fareclass.engine.probe import Findings, find_traits
 from fareclass.engine.relay import Relay

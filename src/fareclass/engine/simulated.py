@@ -173,8 +173,8 @@ class SimulatedCall(Call):
 
     @property
     def usage(self) -> Usage | None:
-        """As an engine counts it: the prompts with the answer's beginning, and what this call made."""
-        if not self._whole:
+        """As an engine counts it: the prompts with the answer's beginning, and what this call made so far."""
+        if not self.made_tokens:
             return None
         cached = sum(choice.sequence.cached for choice in self.choices)
         prompt = sum(choice.sequence.prompt_tokens for choice in self.choices)

@@ -242,7 +242,9 @@ class Production:
         if self._prompt is not None:
             return _with_output(self._prompt, output), False
         if last is not None:
-            return _with_output(last, output, less_prompt=self._made_before), False
+            # A continuation's prompt holds the answer's beginning, and its cache is the answer's own.
+            prompt = Usage(input=max(1, last.prompt - self._made_before)) if self._made_before else last
+            return _with_output(prompt, output), False
         text = _prompt_text(self._upstream)
         counted = await self._engine.count_tokens(text) if self._engine is not None else None
         return Usage(input=self._ticket.prompt_tokens if counted is None else counted, output=max(1, output)), True
@@ -270,9 +272,9 @@ def _wire_usage(usage: Usage) -> dict[str, object]:
     }
 
 
-def _with_output(prompt: Usage, output: int, *, less_prompt: int = 0) -> Usage:
+def _with_output(prompt: Usage, output: int) -> Usage:
     return Usage(
-        input=max(0, prompt.input - less_prompt),
+        input=prompt.input,
         cache_write_5m=prompt.cache_write_5m,
         cache_write_1h=prompt.cache_write_1h,
         cache_read=prompt.cache_read,

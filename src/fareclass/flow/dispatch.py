@@ -155,7 +155,8 @@ class Dispatcher:
         self._up[berth.id] = up
         found = [other.engine.traits for other in self.berths.values() if self._up.get(other.id)]
         self._continues = any(traits.continuable for traits in found)
-        self._continues_constrained = any(traits.continuable and traits.continues_constrained for traits in found)
+        able = [traits for traits in found if traits.continuable]
+        self._continues_constrained = bool(able) and all(traits.continues_constrained for traits in able)
         if up:
             traits = berth.engine.traits
             self._do(
@@ -191,7 +192,7 @@ class Dispatcher:
     # -- what the operator sees and changes
 
     def continues(self, *, constrained: bool) -> bool:
-        """Whether some replica that is up can continue an answer, or one under a schema (R11)."""
+        """Whether a replica that is up can continue an answer; under a schema, whether all that continue can (R11)."""
         return self._continues_constrained if constrained else self._continues
 
     @property

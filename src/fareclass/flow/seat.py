@@ -121,5 +121,9 @@ def as_refusal(refuse: Refuse) -> Refusal:
     """What the scheduler decided, as the caller gets it."""
     wait = refuse.retry_after_s
     return Refusal(
-        refuse.outcome, refuse.message, code=refuse.code, retry_after_ms=None if wait is None else round(wait * 1000)
+        refuse.outcome,
+        refuse.message,
+        code=refuse.code,
+        retry_after_ms=None if wait is None else round(wait * 1000),
+        retry=False if refuse.hopeless else None,
     )

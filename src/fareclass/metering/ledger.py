@@ -3,7 +3,7 @@
 Group commit: requests hand their entries to one writer thread, which commits all that is
 pending in one statement (= one transaction, one fsync) and then tells everybody who waits
 in one call into the event loop. While a commit runs, the next group gathers; commits start
-at least `LEDGER_INTERVAL_S` apart, so that under load their fixed cost is shared.
+up to `LEDGER_INTERVAL_S` apart, the more entries the longer, so that under load their fixed cost is shared.
 
 Trouble: a group that can't be committed (disk full, database gone) stays at the head of the
 line and is tried again with back-off, and `healthy` is false until it is on disk. Whoever
@@ -25,7 +25,7 @@ import msgspec
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from fareclass.core.events import Finished
-from fareclass.core.limits import LEDGER_BATCH, LEDGER_INTERVAL_S, LEDGER_PENDING, LEDGER_WAIT_S
+from fareclass.core.limits import LEDGER_BATCH, LEDGER_ENTRY_S, LEDGER_INTERVAL_S, LEDGER_PENDING, LEDGER_WAIT_S
 from fareclass.store.database import Store
 from fareclass.store.entries import EntryWriter
 
@@ -146,7 +146,7 @@ class Ledger:
         while group := self._take():
             started = time.monotonic()
             self._commit(writer, group)
-            rest = started + LEDGER_INTERVAL_S - time.monotonic()
+            rest = started + min(LEDGER_INTERVAL_S, len(group) * LEDGER_ENTRY_S) - time.monotonic()
             if rest > 0 and len(group) < LEDGER_BATCH and not self._closing.is_set():
                 time.sleep(rest)
         writer.close()

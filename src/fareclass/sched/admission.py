@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Quota
+from fareclass.core.tiers import Tier
 from fareclass.sched.buckets import Account
 from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Refuse, Ticket
@@ -33,6 +34,8 @@ class Admission:
         if ticket.width > widest:
             message = f"The request asks for {ticket.width} answers at once; this model runs at most {widest}."
             return Refuse(ticket, Outcome.INVALID, message)
+        if ticket.tier >= Tier.FLEX:
+            return None  # it waits for minutes anyway: until one is back
         return Refuse(ticket, Outcome.SHED, "No replica of this model can serve at the moment.", DOWN_RETRY_S)
 
     def hold(self, ticket: Ticket, quota: Quota | None, now: float) -> Refuse | None:
@@ -51,9 +54,8 @@ class Admission:
         if blocked is None:
             account.hold(ticket)
             return None
-        what, wait_us = blocked
-        message = f"The project's quota on this model is used up: {what}."
-        return Refuse(ticket, Outcome.THROTTLED, message, wait_us / 1e6 if wait_us else None)
+        message = f"The project's quota on this model is used up: {blocked.what}."
+        return Refuse(ticket, Outcome.THROTTLED, message, blocked.wait_s, hopeless=blocked.hopeless)
 
     def settle(self, ticket: Ticket, used_tokens: int, now: float) -> None:
         """Correct the ticket's hold to what was used; without use all of it is given back."""

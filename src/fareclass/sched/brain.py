@@ -392,4 +392,6 @@ class Brain:
 
     def wait_s(self, rank: int, now: float) -> float:
         """The wait that a ticket of this rank would expect now, in seconds."""
+        if self._roomy[rank] and not self.lines.by_rank[rank].waiting:
+            return 0.0
         return self.lines.wait_s(rank, now, self.slots)

@@ -1,5 +1,7 @@
 """Token buckets in exact integers, and the on-demand quota of one project on one pool (R25)."""
 
+from typing import NamedTuple
+
 from fareclass.core.snapshot import Quota
 from fareclass.sched.ticket import Ticket
 
@@ -35,7 +37,10 @@ class Bucket:
         self.per_minute = per_minute
 
     def wait_us(self, amount: int, now_us: int) -> int:
-        """How long until `amount` fits, 0 if it does now. A larger one than the bucket fits when it is full."""
+        """How long until `amount` fits, 0 if it does now. A larger one than the bucket fits when it is full.
+
+        A bucket of rate 0 lets nothing through, ever; ask `per_minute` first.
+        """
         self.refill(now_us)
         missing = min(amount, self.per_minute) * US_PER_MINUTE - self._level
         return 0 if missing <= 0 else -(-missing // self.per_minute)
@@ -54,6 +59,14 @@ class Bucket:
         return self._level // US_PER_MINUTE
 
 
+class Blocked(NamedTuple):
+    """A limit in the way: what it allows, for how long if that is known, and whether waiting can help at all."""
+
+    what: str
+    wait_s: float | None
+    hopeless: bool = False
+
+
 class Account:
     """What one project may still ask of one pool on demand: TPM, RPM and concurrent sequences (R25)."""
 
@@ -62,8 +75,8 @@ class Account:
     def __init__(self, quota: Quota, now_us: int) -> None:
         self.quota = quota
         self.active = 0
-        self.tpm = Bucket(quota.tpm, now_us) if quota.tpm else None
-        self.rpm = Bucket(quota.rpm, now_us) if quota.rpm else None
+        self.tpm = _changed(None, quota.tpm, now_us)
+        self.rpm = _changed(None, quota.rpm, now_us)
 
     def change(self, quota: Quota, now_us: int) -> None:
         """Put a changed quota into force; tickets that run keep their holds."""
@@ -71,15 +84,22 @@ class Account:
         self.tpm = _changed(self.tpm, quota.tpm, now_us)
         self.rpm = _changed(self.rpm, quota.rpm, now_us)
 
-    def blocked(self, ticket: Ticket, now_us: int) -> tuple[str, int] | None:
-        """Which limit stands in the way, and for how many µs; None if the ticket may be held."""
+    def blocked(self, ticket: Ticket, now_us: int) -> "Blocked | None":
+        """Which limit stands in the way; None if the ticket may be held."""
         quota = self.quota
         if quota.concurrency is not None and self.active + ticket.width > quota.concurrency:
-            return f"{quota.concurrency} concurrent sequences", 0
-        if self.rpm is not None and (wait := self.rpm.wait_us(ticket.width, now_us)):
-            return f"{quota.rpm} requests per minute", wait
-        if self.tpm is not None and (wait := self.tpm.wait_us(ticket.hold_tokens, now_us)):
-            return f"{quota.tpm} tokens per minute", wait
+            what = f"{quota.concurrency} sequences at once"
+            return Blocked(what, None, hopeless=ticket.width > quota.concurrency)
+        for bucket, amount, what in (
+            (self.rpm, ticket.width, "requests per minute"),
+            (self.tpm, ticket.hold_tokens, "tokens per minute"),
+        ):
+            if bucket is None:
+                continue
+            if not bucket.per_minute:
+                return Blocked(f"0 {what}", None, hopeless=True)
+            if wait_us := bucket.wait_us(amount, now_us):
+                return Blocked(f"{bucket.per_minute} {what}", wait_us / 1e6)
         return None
 
     def hold(self, ticket: Ticket) -> None:
@@ -112,7 +132,7 @@ class Account:
 
 
 def _changed(bucket: Bucket | None, per_minute: int | None, now_us: int) -> Bucket | None:
-    if not per_minute:
+    if per_minute is None:
         return None
     if bucket is None:
         return Bucket(per_minute, now_us)

@@ -141,9 +141,11 @@ class Restart:
 
 
 class Refuse:
-    """The ticket is out of line and slots, and why; `Brain.finish` still settles its hold. `retry_after_s` is the honest time to come back (R14)."""
+    """The ticket is out of line and slots, and why; `Brain.finish` still settles its hold. `hopeless`: coming
+    back can't help. `retry_after_s` is the honest time to come back (R14).
+    """
 
-    __slots__ = ("code", "message", "outcome", "retry_after_s", "ticket")
+    __slots__ = ("code", "hopeless", "message", "outcome", "retry_after_s", "ticket")
 
     def __init__(
         self,
@@ -152,8 +154,11 @@ class Refuse:
         message: str,
         retry_after_s: float | None = None,
         code: str | None = None,
+        *,
+        hopeless: bool = False,
     ) -> None:
         self.ticket = ticket
+        self.hopeless = hopeless
         self.outcome = outcome
         self.message = message
         self.retry_after_s = retry_after_s

@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
-from fareclass.core.deadlines import Deadlines
 from fareclass.core.limits import BODY_BYTES, BODY_READ_S, HEADER_VALUE_CHARS
 from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.deadlines import Deadlines
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fareclass.core.deadlines import Deadlines
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, Snapshot
+from fareclass.deadlines import Deadlines
 from fareclass.flow.reply import Reply
 from fareclass.policy.identity import authenticate
 from fareclass.wire.arrival import Arrival, CallerGone, Message, Receive, Send, arrive, read_body

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from fareclass.core.deadlines import Deadlines
 from fareclass.core.limits import CALLER_STALL_S
+from fareclass.deadlines import Deadlines
 from fareclass.wire.arrival import Receive
 from fareclass.wire.openai_reply import OpenAIReply
 

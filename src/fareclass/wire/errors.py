@@ -41,7 +41,7 @@ _OWN_STATUS: Mapping[str | None, int] = MappingProxyType({"method_not_allowed": 
 def openai_error(refusal: Refusal, tier: Tier | None = None) -> tuple[int, bytes]:
     """Status and body of a refusal in OpenAI's form. `tier` is the one served as, where it came so far."""
     row = OPENAI[refusal.outcome]
-    if refusal.outcome is Outcome.EXPIRED and tier is Tier.FLEX:
+    if refusal.outcome in (Outcome.EXPIRED, Outcome.SHED) and tier is Tier.FLEX:
         row = OPENAI_FLEX_EXPIRED
     error = {"message": refusal.message, "type": row.type, "code": refusal.code or row.code, "param": refusal.param}
     return _OWN_STATUS.get(refusal.code, row.status), msgspec.json.encode({"error": error})

@@ -380,6 +380,40 @@ def test_a_hold_larger_than_the_bucket_is_admitted_when_the_bucket_is_full() -> 
     assert set(pool.refused) == {"next"}
 
 
+def test_a_quota_of_nothing_lets_nothing_through_and_says_that_waiting_is_in_vain() -> None:
+    """R14, R25."""
+    pool = Pool(8)
+    for name, quota in (("t", Quota(tpm=0)), ("r", Quota(rpm=0)), ("c", Quota(concurrency=0))):
+        pool.offer(name, DEFAULT, project=name, quota=quota)
+        assert pool.refused[name].outcome is Outcome.THROTTLED
+        assert pool.refused[name].hopeless
+
+
+def test_while_no_replica_is_up_flex_waits_and_the_others_are_told_at_once() -> None:
+    """R14."""
+    pool = Pool(1)
+    pool.do(pool.brain.set_replica("r0", pool.now, up=False))
+    pool.offer("d", DEFAULT)
+    pool.offer("f", FLEX)
+    assert set(pool.refused) == {"d"}
+    pool.do(pool.brain.set_replica("r0", pool.now, up=True))
+    assert pool.said()[-1] == "start f on r0"
+
+
+def test_a_stream_goes_on_only_where_it_can_be_continued() -> None:
+    """R11, R46."""
+    pool = Pool(1, 1, policies=FULL)
+    pool.do(pool.brain.set_replica("r1", pool.now, continuable=False))
+    pool.running("d", DEFAULT)
+    pool.do(pool.brain.set_replica("r0", pool.now, up=False))
+    pool.do(pool.brain.failed(pool.tickets["d"], pool.now))
+    pool.said()
+    pool.wait(1.0)
+    assert pool.said() == []
+    pool.do(pool.brain.set_replica("r0", pool.now, up=True))
+    assert pool.said() == ["start d on r0"]
+
+
 def test_concurrency_counts_sequences() -> None:
     """R25, R49: a ticket's width multiplies its hold."""
     pool, quota = Pool(8), Quota(concurrency=3)
