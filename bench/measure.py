@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from math import isnan
 from typing import NamedTuple
 
 from bench.fleet import US, Fleet, Job, Scheduler
@@ -15,6 +16,17 @@ def percentile(values: Seq[float], share: float) -> float:
     """The value that `share` of all stay at or below; NaN if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else NONE
+
+
+def brief(seconds: float) -> str:
+    """Three digits are enough: `.067`, `5.5`, `898`."""
+    if isnan(seconds):
+        return "-"
+    return f"{seconds:.3f}".removeprefix("0") if seconds < 0.9995 else f"{seconds:.{1 if seconds < 99 else 0}f}"
+
+
+def pair(one: float, other: float) -> str:
+    return f"{brief(one)}/{brief(other)}" if not isnan(one) else "-"
 
 
 class Seen(NamedTuple):

@@ -2,12 +2,13 @@
 
 Fleets of 1, 4 and 16 replicas at 2 × overload and at 0.6 load, split 15 / 15 / 40 / 30 %
 reserved / priority / default / flex with endless batch behind; then two real half hours
-on 4 replicas. The reference is the reserved traffic alone on the idle fleet.
+on 4 replicas. The reference is the reserved traffic alone on the idle fleet. With
+`--engine local` the same on the built-in engine, through the whole gateway, on one load.
 """
 
+import argparse
 from collections.abc import Callable
 from functools import partial
-from math import isnan
 from typing import NamedTuple
 
 import msgspec
@@ -15,11 +16,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench import loads, policies
+from bench import live, loads, policies
 from bench.fleet import Job, Scheduler
 from bench.loads import SLOTS
 from bench.machine import heading
-from bench.measure import Run, Seen, measure
+from bench.measure import Run, Seen, brief, measure, pair
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
 
 SEED = 1
@@ -117,7 +118,7 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Table:
 def _table(scenario: Scenario, alone: Seen, runs: dict[str, Run]) -> Table:
     base = runs["first come"].work
     table = Table(
-        title=f"{scenario.title}: reserved alone {_pair(alone.ttft_p50, alone.ttft_p99)} s, "
+        title=f"{scenario.title}: reserved alone {pair(alone.ttft_p50, alone.ttft_p99)} s, "
         f"{alone.token_ms:.1f} ms/token; bound {scenario.bound} ×",
         width=WIDTH,
         title_justify="left",
@@ -134,7 +135,7 @@ def _table(scenario: Scenario, alone: Seen, runs: dict[str, Run]) -> Table:
 
     tier_row("reserved TTFT", Tier.RESERVED, _ttft)
     tier_row("  p99 × alone", Tier.RESERVED, lambda seen: _verdict(seen.ttft_p99 / alone.ttft_p99, scenario.bound))
-    tier_row("  wait in line, p99", Tier.RESERVED, lambda seen: _s(seen.queue_p99))
+    tier_row("  wait in line, p99", Tier.RESERVED, lambda seen: brief(seen.queue_p99))
     tier_row("  ms per token", Tier.RESERVED, lambda seen: f"{seen.token_ms:.1f}")
     for tier in (Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX):
         tier_row(f"{tier.word} TTFT", tier, _ttft)
@@ -144,25 +145,14 @@ def _table(scenario: Scenario, alone: Seen, runs: dict[str, Run]) -> Table:
     row("work thrown away", lambda run: f"{run.thrown_away:.2%}")
     row("pauses/s/replica", lambda run: f"{run.pauses_s:.2f}")
     for tier in (Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX, Tier.BATCH):
-        tier_row(f"{tier.word} gap p99/max", tier, lambda seen: _pair(seen.gap_p99, seen.gap_max))
+        tier_row(f"{tier.word} gap p99/max", tier, lambda seen: pair(seen.gap_p99, seen.gap_max))
     row("most pauses", lambda run: str(max(seen.most_pauses for seen in run.tiers.values())))
     row("broken promises", lambda run: run.faults)
     return table
 
 
 def _ttft(seen: Seen) -> str:
-    return _pair(seen.ttft_p50, seen.ttft_p99)
-
-
-def _s(seconds: float) -> str:
-    """Three digits are enough: `.067`, `5.5`, `898`."""
-    if isnan(seconds):
-        return "-"
-    return f"{seconds:.3f}".removeprefix("0") if seconds < 0.9995 else f"{seconds:.{1 if seconds < 99 else 0}f}"
-
-
-def _pair(one: float, other: float) -> str:
-    return f"{_s(one)}/{_s(other)}" if not isnan(one) else "-"
+    return pair(seen.ttft_p50, seen.ttft_p99)
 
 
 def _verdict(times: float, bound: float) -> str:
@@ -170,8 +160,17 @@ def _verdict(times: float, bound: float) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="tiers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--engine", choices=["simulated", "local"], default="simulated")
     console = Console(width=WIDTH)
     console.print(heading(), soft_wrap=True)
+    run = live.main if parser.parse_args().engine == "local" else _simulated
+    run(console)
+
+
+def _simulated(console: Console) -> None:
     console.print(
         f"Replica: {SLOTS} slots, step 8 ms + 1.5 ms × sequences, prefill 20k tokens/s in chunks of 512, 262,144 "
         "tokens of memory (LRU), 0.1 s to notice an abort. Prompts and outputs lognormal, mean 600 / 200 (batch "

@@ -22,7 +22,7 @@ from fareclass.core import limits
 from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
-from fareclass.telemetry import PoolState, Telemetry
+from fareclass.telemetry import LedgerState, PoolState, Telemetry
 from fareclass.wire.admin import Admin
 from fareclass.wire.errors import OPENAI, openai_error
 
@@ -227,8 +227,8 @@ def test_the_tiers_of_the_readme_are_the_defaults():
 
 
 def test_every_metric_is_in_the_reference():
-    pool = PoolState(model="m", queued={}, running={}, slots={"r": 1}, up={"r": True})
-    telemetry = Telemetry({"m": 1}, lambda: [pool])
+    pool = PoolState(model="m", queued={}, running={}, slots={"r": 1}, up={"r": True}, floor_starts=0, guard_starts=0)
+    telemetry = Telemetry({"m": 1}, lambda: [pool], lambda: LedgerState(pending=0, dropped=0))
     telemetry.observe(
         Finished(
             id="req",

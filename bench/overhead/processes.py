@@ -25,12 +25,13 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    words: list[str], core: int, log: Path, env: Mapping[str, str] | None = None
+    words: list[str], core: int | None, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on one core, told to stop at the end and given time to put its ledger on disk."""
+    """A process on one core, or on all; told to stop at the end and given time to put its ledger on disk."""
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env={**os.environ, **(env or {})})
-    os.sched_setaffinity(process.pid, {core})
+    if core is not None:
+        os.sched_setaffinity(process.pid, {core})
     try:
         yield process
     finally:

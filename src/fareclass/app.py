@@ -5,6 +5,7 @@ import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -31,7 +32,7 @@ from fareclass.metering.pricing import PriceError
 from fareclass.policy.estimate import Estimator
 from fareclass.store.database import Store, StoreError
 from fareclass.store.master_key import open_master_key
-from fareclass.telemetry import Telemetry
+from fareclass.telemetry import LedgerState, Telemetry
 from fareclass.wire.admin import admin_app
 from fareclass.wire.asgi import ASGIApp, DataPlane
 
@@ -97,7 +98,11 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     stack.push_async_callback(ledger.close)
     dispatchers = await _pools(config, step, stack)
     fleet = Fleet(dispatchers)
-    telemetry = Telemetry({name: model.output_burndown for name, model in models.items()}, fleet.states)
+    telemetry = Telemetry(
+        {name: model.output_burndown for name, model in models.items()},
+        fleet.states,
+        lambda: LedgerState(pending=ledger.pending, dropped=ledger.dropped),
+    )
     walk = Walk(lambda: control.snapshot, dispatchers, Estimator(), ledger, telemetry.observe)
     stack.push_async_callback(walk.close)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
@@ -152,10 +157,10 @@ async def _berths(
 ) -> Sequence[Berth]:
     match model.engine:
         case settings.LocalEngine() as local:
-            step(f"Fetching the model of {name}")
             path = local.model_file
             if path is None:
-                path = await asyncio.to_thread(fetch_default_model)
+                fetching = partial(step, f"Fetching the model of {name}")
+                path = await asyncio.to_thread(fetch_default_model, progress=fetching)
             step(f"Starting the engine of {name}")
             engine = LocalEngine(session, path, model_name=name, slots=local.slots, context_tokens=local.context_tokens)
             stack.push_async_callback(engine.close)

@@ -11,7 +11,7 @@ SWEEP_S = 1.0
 
 
 class Deadlines:
-    """The limits of one event loop. `async with deadlines.within(seconds):` raises `TimeoutError`, up to 1 s late."""
+    """The limits of one event loop. `with deadlines.within(seconds):` raises `TimeoutError`, up to 1 s late."""
 
     def __init__(self) -> None:
         self._running: dict[_Limit, None] = {}
@@ -58,12 +58,13 @@ class _Limit:
         if self._task is not None:
             self._task.cancel()
 
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        self.ends_at = asyncio.get_running_loop().time() + self._seconds
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)
+        self.ends_at = loop.time() + self._seconds
         self._deadlines.add(self)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deadlines.drop(self)

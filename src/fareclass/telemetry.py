@@ -41,13 +41,25 @@ _Labels = tuple[str, Tier, Tier, str]
 
 
 class PoolState(Struct, frozen=True, kw_only=True):
-    """One model's pool at the moment of a scrape. `slots` and `up` are by replica, the rest by tier."""
+    """One model's pool at the moment of a scrape. `slots` and `up` are by replica, `queued` and `running` by tier.
+
+    `floor_starts` and `guard_starts` count the exceptions to the strict order (R7).
+    """
 
     model: str
     queued: Mapping[Tier, int]
     running: Mapping[Tier, int]
     slots: Mapping[str, int]
     up: Mapping[str, bool]
+    floor_starts: int
+    guard_starts: int
+
+
+class LedgerState(Struct, frozen=True, kw_only=True):
+    """The ledger at the moment of a scrape: entries that wait for the disk, and those given up since the start."""
+
+    pending: int
+    dropped: int
 
 
 class _Histogram:
@@ -123,9 +135,15 @@ class Telemetry(Collector):
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
 
-    def __init__(self, output_burndown: Mapping[str, int], pools: Callable[[], Iterable[PoolState]]) -> None:
+    def __init__(
+        self,
+        output_burndown: Mapping[str, int],
+        pools: Callable[[], Iterable[PoolState]],
+        ledger: Callable[[], LedgerState],
+    ) -> None:
         self._output_burndown = output_burndown
         self._pools = pools
+        self._ledger = ledger
         self._projects: set[str] = set()
         self._series: dict[_Labels, _Series] = {}
         self._known: dict[_Labels, _Series] = {}
@@ -150,7 +168,8 @@ class Telemetry(Collector):
         series = [(_words(labels), one) for labels, one in list(self._series.items())]
         yield from _counters(series)
         yield from _histograms(series)
-        yield from _gauges(list(self._pools()))
+        yield from _of_pools(list(self._pools()))
+        yield from _of_ledger(self._ledger())
 
     def _find(self, key: _Labels) -> _Series:
         """The series of these labels. A name of a model that we don't have is a caller's text: not kept."""
@@ -220,11 +239,14 @@ def _histograms(rows: _Rows) -> Iterator[Metric]:
         yield family
 
 
-def _gauges(pools: list[PoolState]) -> Iterator[Metric]:
+def _of_pools(pools: list[PoolState]) -> Iterator[Metric]:
     queued = GaugeMetricFamily("fareclass_queue_depth", "Requests that stand in line", labels=("model", "service_tier"))
     running = GaugeMetricFamily("fareclass_running_slots", "Sequences that run", labels=("model", "service_tier"))
     slots = GaugeMetricFamily("fareclass_replica_slots", "Slots of a replica", labels=("model", "replica"))
     up = GaugeMetricFamily("fareclass_replica_up", "1 where a replica can serve", labels=("model", "replica"))
+    exceptions = CounterMetricFamily(
+        "fareclass_out_of_order_starts", "Starts ahead of a better tier in line (R7)", labels=("model", "reason")
+    )
     for pool in pools:
         for tier in TIERS:
             queued.add_metric((pool.model, tier.word), pool.queued.get(tier, 0))
@@ -232,7 +254,16 @@ def _gauges(pools: list[PoolState]) -> Iterator[Metric]:
         for replica, count in pool.slots.items():
             slots.add_metric((pool.model, replica), count)
             up.add_metric((pool.model, replica), int(pool.up.get(replica, False)))
-    yield from (queued, running, slots, up)
+        exceptions.add_metric((pool.model, "floor"), pool.floor_starts)
+        exceptions.add_metric((pool.model, "gap_guard"), pool.guard_starts)
+    yield from (queued, running, slots, up, exceptions)
+
+
+def _of_ledger(ledger: LedgerState) -> Iterator[Metric]:
+    yield GaugeMetricFamily("fareclass_ledger_pending", "Entries that wait for the disk", value=ledger.pending)
+    yield CounterMetricFamily(
+        "fareclass_ledger_dropped", "Entries of refused requests given up while too many waited", value=ledger.dropped
+    )
 
 
 class JsonFormatter(logging.Formatter):

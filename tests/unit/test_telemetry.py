@@ -13,11 +13,12 @@ from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import Tier
 from fareclass.core.tokens import token
 from fareclass.core.usage import Usage
-from fareclass.telemetry import JsonFormatter, PoolState, Telemetry
+from fareclass.telemetry import JsonFormatter, LedgerState, PoolState, Telemetry
 
 POOL = PoolState(
-    model="m", queued={Tier.FLEX: 3}, running={Tier.DEFAULT: 5}, slots={"replica-1": 8}, up={"replica-1": True}
-)
+    model="m", queued={Tier.FLEX: 3}, running={Tier.DEFAULT: 5}, slots={"replica-1": 8}, up={"replica-1": True},
+    floor_starts=7, guard_starts=2,
+)  # fmt: skip
 
 
 def finished(**fields) -> Finished:
@@ -31,7 +32,7 @@ def finished(**fields) -> Finished:
 
 @pytest.fixture
 def telemetry():
-    return Telemetry({"m": 3}, lambda: [POOL])
+    return Telemetry({"m": 3}, lambda: [POOL], lambda: LedgerState(pending=11, dropped=4))
 
 
 def samples(telemetry: Telemetry, name: str, **labels: str) -> list[float]:
@@ -109,6 +110,13 @@ def test_pools_are_read_when_somebody_scrapes(telemetry):
     assert samples(telemetry, "fareclass_queue_depth", service_tier="priority") == [0]
     assert samples(telemetry, "fareclass_running_slots", service_tier="default") == [5]
     assert samples(telemetry, "fareclass_replica_up", model="m", replica="replica-1") == [1]
+    assert samples(telemetry, "fareclass_out_of_order_starts_total", model="m", reason="floor") == [7]
+    assert samples(telemetry, "fareclass_out_of_order_starts_total", model="m", reason="gap_guard") == [2]
+
+
+def test_the_ledger_is_read_when_somebody_scrapes(telemetry):
+    assert samples(telemetry, "fareclass_ledger_pending") == [11]
+    assert samples(telemetry, "fareclass_ledger_dropped_total") == [4]
 
 
 @pytest.fixture

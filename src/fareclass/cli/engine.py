@@ -7,15 +7,18 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
+from rich.console import Console
 
 from fareclass.cli.example import example_body
+from fareclass.cli.progress import Steps
 from fareclass.config import LocalEngine
-from fareclass.engine.local_settings import Settings
+from fareclass.engine.local_settings import Settings, server_environment, usable_cores
 from fareclass.engine.model_file import ModelUnavailableError, fetch_default_model
 
 _DEFAULTS = LocalEngine()
@@ -30,7 +33,7 @@ def register(program: typer.Typer) -> None:
     ) -> None:
         """Run the built-in engine alone, to try a model or to compare: no tiers, no keys, no ledger. Ctrl-C ends it."""
         try:
-            path = fetch_default_model() if model is None else model.resolve(strict=True)
+            path = _default_model() if model is None else model.resolve(strict=True)
         except (ModelUnavailableError, OSError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
@@ -39,18 +42,25 @@ def register(program: typer.Typer) -> None:
             model_name=path.stem,
             slots=slots,
             context_tokens=context_tokens,
-            threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            threads=usable_cores(),
             api_key=secrets.token_urlsafe(32),
             parent=os.getpid(),
         )
         raise typer.Exit(_run(settings))
 
 
+def _default_model() -> Path:
+    with Steps(Console(stderr=True)) as steps:
+        return fetch_default_model(progress=partial(steps, "Fetching the built-in model"))
+
+
 def _run(settings: Settings) -> int:
     """The engine's process until it ends or a signal ends it; its exit status, 0 after a signal."""
     words = [sys.executable, "-m", "fareclass.engine.local_server"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=server_environment()
+    ) as process:
         assert process.stdin and process.stdout
         with contextlib.suppress(KeyboardInterrupt):
             process.stdin.write(msgspec.json.encode(settings) + b"\n")
@@ -61,7 +71,7 @@ def _run(settings: Settings) -> int:
                 return process.wait()
             typer.echo(f"llama.cpp can't serve {settings.model_path}: is it a whole GGUF file?", err=True)
             return 2
-        process.terminate()
+        process.kill()  # it holds nothing that a kill could spoil
     return 0
 
 

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from fareclass.engine.base import Engine, EngineFailed
+from fareclass.engine.base import Engine, EngineFailed, EngineRefused
 
 _FAILURES_TO_OPEN: Final = 3
 _MISSES_TO_OPEN: Final = 2
 _FIRST_BACKOFF_S: Final = 1.0
 _MAX_BACKOFF_S: Final = 30.0
 _LOOK_EVERY_S: Final = 2.0
+_PROBE_S: Final = 120.0
+"""Some thousand tokens, which a large model on a slow machine must have time for."""
 
 
 class State(StrEnum):
@@ -86,12 +88,14 @@ class Watch:
 
     `run` is a task's body; it ends when it is cancelled. `on_change` is called with True once
     the replica was probed and may be used, with False when it may not; a replica starts as
-    down. `succeeded` and `failed` are for whoever sends work there.
+    down. `succeeded` and `failed` are for whoever sends work there. `looked` is set once the
+    first look is over, whatever it found.
     """
 
     def __init__(
         self, engine: Engine, on_change: Callable[[bool], None], *, look_every_s: float = _LOOK_EVERY_S
     ) -> None:
+        self.looked = asyncio.Event()
         self._engine = engine
         self._on_change = on_change
         self._look_every_s = look_every_s
@@ -134,11 +138,13 @@ class Watch:
             self._breaker.found_sick(now)
             self._probed = self._probed and self._breaker.up
         self._tell()
+        self.looked.set()
 
     async def _probe(self) -> bool:
         try:
-            await self._engine.probe()
-        except EngineFailed:
+            async with asyncio.timeout(_PROBE_S):
+                await self._engine.probe()
+        except (EngineFailed, EngineRefused, TimeoutError):
             return False
         self._probed = True
         return True

@@ -27,6 +27,9 @@ def main() -> None:
         server = _start(settings)
     except RuntimeError as error:
         sys.exit(str(error))
+    # A Ctrl-C or the stop of an init system reaches this process too; the gateway's streams end before it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdout.buffer.write(msgspec.json.encode({"url": server.listening_address}) + b"\n")
     sys.stdout.buffer.flush()
     while sys.stdin.buffer.read(4096):

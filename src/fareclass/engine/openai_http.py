@@ -25,6 +25,10 @@ _LOOK_S: Final = 3.0
 _DRAIN_S: Final = 0.05
 _NOT_THE_CALLERS_FAULT: Final = frozenset({401, 402, 403, 407, 408, 429})
 """4xx answers that tell of the replica, its credentials or its load, not of the request."""
+_NOT_IMPLEMENTED: Final = 501
+"""What this engine does not do at all: the request asks for the wrong model."""
+_LLAMA_TIMINGS: Final = b',"timings":{'
+"""llama.cpp's private tail, the last key of a whole answer; inside a string its quotes would be escaped."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +116,8 @@ class HttpCall:
             self._usage = usage_of_answer(body)
         except ValueError as error:
             raise EngineFailed("broken", f"the engine's answer is not JSON: {error}") from error
-        return body
+        cut = body.rfind(_LLAMA_TIMINGS)
+        return body if cut < 0 else body[:cut] + b"}"
 
     async def _rest(self, first: bytes) -> bytes:
         parts = [first]
@@ -267,7 +272,7 @@ class HttpEngine:
     async def _post(self, url: str, data: bytes, headers: Mapping[str, str], wait_s: float) -> aiohttp.ClientResponse:
         for attempt in (1, 2):
             try:
-                async with self._deadlines.within(wait_s):
+                with self._deadlines.within(wait_s):
                     return await self._session.post(
                         url,
                         data=aiohttp.BytesPayload(data),
@@ -302,7 +307,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> EngineRefused | EngineFa
         response.close()
     status = response.status
     error = _error_object(answer, status)
-    if 400 <= status < 500 and status not in _NOT_THE_CALLERS_FAULT:
+    if (400 <= status < 500 and status not in _NOT_THE_CALLERS_FAULT) or status == _NOT_IMPLEMENTED:
         return EngineRefused(status, error)
     return EngineFailed("refused", f"the engine answered {status}: {error['message'][:500]}")
 

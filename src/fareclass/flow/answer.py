@@ -30,7 +30,7 @@ class Production:
     def __init__(
         self, dispatcher: Dispatcher, request: Request, body: Mapping[str, Any], ticket: Ticket, reply: Reply
     ) -> None:
-        self.seat = Seat(ticket, self._may_cut)
+        self.seat = Seat(ticket)
         self.served: Served
         self.body: bytes | None = None
         self.replica = ""
@@ -63,7 +63,7 @@ class Production:
         """
         self.served = served
         while True:
-            replica = await self._turn()
+            replica = self.seat.replica or await self._turn()
             berth = self._dispatcher.berths[replica]
             self.replica = served.replica = replica
             self._engine = berth.engine
@@ -71,7 +71,7 @@ class Production:
                 self.started_s = self._last_s = self._loop.time()
                 served.queue_ms = max(0, round((self.started_s - self._request.arrived_s) * 1000))
             try:
-                async with self.seat:
+                async with self.seat.call(self._may_cut):
                     await self._run_call(berth.engine)
                 return
             except Interrupted:
@@ -112,14 +112,14 @@ class Production:
         self._call = call
         try:
             if ticket.streamed:
-                await self._stream(call, resumed=bool(beginning))
+                await self._stream(call)
             else:
                 self.body = await call.body()
-                self._first_token()
+                self.first_token_s = self._loop.time()  # the call's end, which the scheduler hears of next
         finally:
             await call.close()
 
-    async def _stream(self, call: Call, *, resumed: bool) -> None:
+    async def _stream(self, call: Call) -> None:
         """Relay the call's events. This loop runs once a token: nothing stands in it that a token doesn't need."""
         seat, ticket, brain, relays = self.seat, self._ticket, self._dispatcher.brain, self._request.stream
         time = self._loop.time
@@ -132,7 +132,7 @@ class Production:
             if first:
                 first = False
                 self._first_token()
-                if resumed and relays:
+                if relays and self._reply.started:
                     self._reply.continued()
             brain.produced(ticket, block.count(b"\n\n"))
             if self._keeps:
@@ -223,7 +223,8 @@ class Production:
             self._call = None
 
     def _forget(self) -> None:
-        """Start over: nothing of it has been sent."""
+        """Start over: nothing of it has been sent, so what the engine made is nobody's to pay."""
+        self.first_token_s = None
         self._call = self._folded = self._prompt = None
         self._blocks.clear()
         self._kept_bytes = self._made_before = 0
@@ -273,6 +274,8 @@ def _wire_usage(usage: Usage) -> dict[str, object]:
 
 
 def _with_output(prompt: Usage, output: int) -> Usage:
+    if prompt.output == output:
+        return prompt
     return Usage(
         input=prompt.input,
         cache_write_5m=prompt.cache_write_5m,

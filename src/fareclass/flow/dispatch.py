@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ from fareclass.flow.seat import Seat
 from fareclass.sched.brain import Brain
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
 
+_FIRST_LOOKS_S = 30.0
+"""A start waits no longer for the first look at its replicas; the built-in engine's takes some 5 s on two idle cores."""
 _SILENT_S = 5.0
 """On a replica that was found down, a call that has been silent for so long is taken for dead (R46)."""
 
@@ -56,9 +59,15 @@ class Dispatcher:
             berth.watch = Watch(berth.engine, partial(self._health, berth))
 
     async def open(self) -> None:
-        """Look at every replica once, then keep watching them."""
-        await asyncio.gather(*(berth.watch.look() for berth in self.berths.values()))
+        """Watch every replica from now on; returns once each was looked at.
+
+        One that takes too long for that does not hold up the others: it stays down until it has answered.
+        """
         self._watches = [self._loop.create_task(berth.watch.run()) for berth in self.berths.values()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOKS_S):
+                for berth in self.berths.values():
+                    await berth.watch.looked.wait()
 
     async def close(self) -> None:
         """Stop watching and close the engines. Requests have ended by now."""
@@ -91,9 +100,14 @@ class Dispatcher:
         self._do(self.brain.paused(seat.ticket, self._loop.time()))
 
     def failed(self, seat: Seat, error: EngineFailed) -> None:
-        """The seat's replica failed it (R46)."""
+        """The seat's replica failed it (R46).
+
+        An answer of 5xx may be the request's own fault: it is the replica's only once another serves it.
+        """
         replica, seat.replica = seat.replica, None
-        if replica is not None:
+        if replica is not None and error.reason == "refused":
+            seat.refused_by.append((replica, error))
+        elif replica is not None:
             self.berths[replica].watch.failed(error)
         self._do(self.brain.failed(seat.ticket, self._loop.time()))
 
@@ -103,6 +117,9 @@ class Dispatcher:
             return
         if served and seat.replica is not None:
             self.berths[seat.replica].watch.succeeded()
+            for replica, error in seat.refused_by:
+                if replica != seat.replica:
+                    self.berths[replica].watch.failed(error)
         self._do(self.brain.finish(seat.ticket, self._loop.time(), used_tokens))
 
     # -- effects

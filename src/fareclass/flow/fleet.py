@@ -35,6 +35,8 @@ class Fleet:
                 running={tier: brain.running(tier) for tier in TIERS},
                 slots={replica.id: replica.slots for replica in brain.replicas.values()},
                 up={replica.id: replica.open for replica in brain.replicas.values()},
+                floor_starts=brain.floor_starts,
+                guard_starts=brain.guard_starts,
             )
 
     def not_ready(self) -> str | None:

@@ -169,15 +169,16 @@ class Walk:
 
     def _ticket(self, request: Request, key: Key, model: Model, terms: Terms, dispatcher: Dispatcher) -> Ticket:
         estimator, width = self._estimator, request.width
+        prompt_tokens = estimator.prompt_tokens(model.name, request.prompt_bytes) * width
         continuable = request.continuable and dispatcher.continues(constrained=request.constrained)
         return Ticket(
             request.id,
             key.project.id,
             terms.served,
-            prompt_tokens=estimator.prompt_tokens(model.name, request.prompt_bytes) * width,
+            prompt_tokens=prompt_tokens,
             width=width,
             weight=float(key.project.weight),
-            hold_tokens=estimator.hold_tokens(key.project.id, model, request),
+            hold_tokens=estimator.hold_tokens(key.project.id, model, request, prompt_tokens),
             continuable=continuable,
             streamed=request.stream or continuable,
             size_bytes=request.size_bytes,

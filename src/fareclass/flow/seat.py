@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Self
 
 from fareclass.core.outcomes import Refusal
 from fareclass.engine.base import EngineFailed
@@ -16,29 +17,40 @@ class Interrupted(Exception):
 class Seat:
     """A request's place, and the wire between the scheduler and the request's own task.
 
-    The task awaits `turn` for a replica, then runs its upstream call inside `async with seat`.
+    The task awaits `turn` for a replica, then runs its upstream call inside
+    `async with seat.call(may_cut)`, where `may_cut` says whether the answer may be ended
+    where it stands (R11). The seat forgets it afterwards, so that what it belongs to is no
+    cycle with the seat, which only the garbage collector could end.
     Decisions come synchronously, in the middle of anything: they only set flags, resolve
     the turn, or cancel the task's current await. Such a cancellation is told apart from a
     caller's hang-up by `_wanted`, and undone by `Task.uncancel`, so that both may come at once.
-
-    `may_cut` says whether the answer may be ended where it stands now (R11).
     """
 
-    __slots__ = ("_inside", "_turn", "_wanted", "active_at", "may_cut", "pause_due", "refused", "replica", "task",
-                 "ticket")  # fmt: skip
+    __slots__ = (
+        "_may_cut",
+        "_turn",
+        "_wanted",
+        "active_at",
+        "pause_due",
+        "refused",
+        "refused_by",
+        "replica",
+        "task",
+        "ticket",
+    )
 
-    def __init__(self, ticket: Ticket, may_cut: Callable[[], bool]) -> None:
+    def __init__(self, ticket: Ticket) -> None:
         task = asyncio.current_task()
         assert task is not None, "a seat belongs to the task that makes it"
         self.task = task
         self.ticket = ticket
-        self.may_cut = may_cut
         self.replica: str | None = None
         self.refused: Refuse | None = None
         self.pause_due = False
+        self.refused_by: list[tuple[str, EngineFailed]] = []
         self.active_at = 0.0
         self._turn: asyncio.Future[None] | None = None
-        self._inside = False
+        self._may_cut: Callable[[], bool] | None = None
         self._wanted: Exception | None = None
 
     async def turn(self) -> str:
@@ -79,7 +91,7 @@ class Seat:
     def pause(self) -> None:
         """End the call where it stands if that is a clean cut, else at the next one that the task sees."""
         self.pause_due = True
-        if self._inside and self.may_cut():
+        if self._may_cut is not None and self._may_cut():
             self.interrupt(Interrupted())
 
     def vacate(self) -> None:
@@ -89,7 +101,7 @@ class Seat:
 
     def interrupt(self, reason: Exception) -> None:
         """Raise `reason` at the await where the task's upstream call stands."""
-        if self._inside and self._wanted is None:
+        if self._may_cut is not None and self._wanted is None:
             self._wanted = reason
             self.task.cancel()
 
@@ -99,11 +111,16 @@ class Seat:
 
     # -- around the upstream call, by the task
 
+    def call(self, may_cut: Callable[[], bool]) -> Self:
+        """Entered at once: decisions reach the call that begins now."""
+        self._may_cut = may_cut
+        return self
+
     async def __aenter__(self) -> None:
-        self._inside = True
+        """The call has been told of by `call`."""
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._inside = False
+        self._may_cut = None
         wanted, self._wanted = self._wanted, None
         if wanted is None:
             return

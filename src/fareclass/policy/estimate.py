@@ -1,7 +1,7 @@
 """How many tokens a request will be, learned from those before it (R25)."""
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, TypeVar
 
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model
@@ -16,6 +16,9 @@ _MEMORY_ANSWERS: Final = 32
 _SCALE: Final = 1024
 """Means are kept in 1/1024 tokens, so that integers lose nothing that matters."""
 _ENTRIES: Final = 10_000
+
+
+K = TypeVar("K")
 
 
 class Estimator:
@@ -40,10 +43,10 @@ class Estimator:
         mean = model.max_tokens_default if known is None else -(-known[0] // _SCALE)
         return mean if max_tokens is None else min(max_tokens, mean)
 
-    def hold_tokens(self, project: str, model: Model, request: Request) -> int:
-        """What a request takes from its TPM at the start: prompt and output × burn-down, times its width (R25, R49)."""
+    def hold_tokens(self, project: str, model: Model, request: Request, prompt_tokens: int) -> int:
+        """What a request takes from its TPM at the start: its prompts, and output × burn-down × width (R25, R49)."""
         output = self.output_tokens(project, model, request.max_tokens)
-        return (self.prompt_tokens(model.name, request.prompt_bytes) + output * model.output_burndown) * request.width
+        return prompt_tokens + output * model.output_burndown * request.width
 
     def learn(self, project: str, request: Request, usage: Usage) -> None:
         """Take in what a finished request really used; estimates must not be learned from.
@@ -59,22 +62,21 @@ class Estimator:
         if tokens <= 0:
             return
         prior = (_PRIOR_TOKENS * _FIRST_BYTES_PER_TOKEN, _PRIOR_TOKENS)
-        seen_bytes, seen_tokens = self._prompts.pop(model, prior)
+        seen_bytes, seen_tokens = self._prompts.get(model, prior)
         if seen_tokens > _MEMORY_TOKENS:
             seen_bytes, seen_tokens = seen_bytes // 2, seen_tokens // 2
-        self._prompts[model] = (seen_bytes + prompt_bytes, seen_tokens + tokens)
-        _trim(self._prompts, self._entries)
+        _keep(self._prompts, model, (seen_bytes + prompt_bytes, seen_tokens + tokens), self._entries)
 
     def _learn_output(self, flow: tuple[str, str], tokens: int) -> None:
         """A plain mean of the first answers, then one that forgets the older ones."""
-        mean, count = self._outputs.pop(flow, (0, 0))
+        mean, count = self._outputs.get(flow, (0, 0))
         count = min(count + 1, _MEMORY_ANSWERS)
-        self._outputs[flow] = (mean + (tokens * _SCALE - mean) // count, count)
-        _trim(self._outputs, self._entries)
+        _keep(self._outputs, flow, (mean + (tokens * _SCALE - mean) // count, count), self._entries)
 
 
-def _trim(
-    entries: OrderedDict[str, tuple[int, int]] | OrderedDict[tuple[str, str], tuple[int, int]], size: int
-) -> None:
+def _keep(entries: OrderedDict[K, tuple[int, int]], key: K, value: tuple[int, int], size: int) -> None:
+    """Set the entry that was used last, and forget those used least recently."""
+    entries[key] = value
+    entries.move_to_end(key)
     while len(entries) > size:
         entries.popitem(last=False)

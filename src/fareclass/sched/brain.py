@@ -35,12 +35,13 @@ class Brain:
     def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
         self.policies = policies
         self.replicas: dict[str, Replica] = {}
-        self.lines = Lines(policies)
+        self.lines = Lines(policies, self.replicas)
         self.admission = Admission()
         self._floors = Floors(policies, self.replicas)
         self._roomy: tuple[dict[Replica, None], ...] = tuple({} for _ in TIERS)
         self._timers = Timers()
         self._waits = Waits(policies, self.replicas, self.lines, self._timers)
+        self.floor_starts = self.guard_starts = 0  # R7's exceptions: starts while a better tier stood in line
         self._movable = [0] * len(TIERS)
         self._leaving = 0
         self._freed = False
@@ -95,6 +96,7 @@ class Brain:
             for line, _ in self.lines.order:
                 for ticket in line.homebound(replica.id):
                     line.roam(ticket)
+                line.forgive()
         self._sweep(now, out)
         return out
 
@@ -109,7 +111,7 @@ class Brain:
         ticket.expires_at = min(now + policy.max_wait_s, ticket.deadline or float("inf"))
         refusal = (
             self.admission.unfit(ticket, self.replicas.values())
-            or self.lines.full(ticket, now, self.slots)
+            or (self.lines.full(ticket, now) if self.lines.total[0] else None)
             or self.admission.hold(ticket, quota, now)
         )
         if refusal is not None:
@@ -177,6 +179,7 @@ class Brain:
     def failed(self, ticket: Ticket, now: float) -> list[Effect]:
         """Its replica failed it: it goes on or starts over elsewhere, or is out (R46)."""
         ticket.failures += 1
+        self._shun(ticket)
         out: list[Effect] = []
         if ticket.failures < MAX_FAILURES and ticket.continuable and ticket.made_tokens:
             self._set_aside(ticket, now, home=None)
@@ -191,6 +194,13 @@ class Brain:
         self._sweep(now, out)
         return out
 
+    def _shun(self, ticket: Ticket) -> None:
+        """Not on this replica again, as long as there is another."""
+        assert ticket.replica is not None
+        ticket.failed_on = (*ticket.failed_on, ticket.replica)
+        if not any(replica.open and replica.suits(ticket) for replica in self.replicas.values()):
+            ticket.failed_on = ()
+
     def finish(self, ticket: Ticket, now: float, used_tokens: int) -> list[Effect]:
         """The ticket is over, in whatever state it is; `used_tokens` settle its hold (R25). Idempotent."""
         out: list[Effect] = []
@@ -199,6 +209,7 @@ class Brain:
         if ticket.line is not None:
             ticket.line.remove(ticket)
         elif ticket.replica is not None:
+            self.lines.service.ran(now - ticket.started_at)
             self._leave(ticket)
         self._timers.drop(ticket)
         ticket.state = State.GONE
@@ -225,7 +236,7 @@ class Brain:
         return out
 
     def _ring(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
-        refusal = self._waits.ring(ticket, now, self.slots)
+        refusal = self._waits.ring(ticket, now)
         if refusal is not None:
             assert ticket.line is not None
             ticket.line.remove(ticket)
@@ -242,6 +253,7 @@ class Brain:
         if ticket.line is not None:
             ticket.line.remove(ticket)
             self._timers.drop(ticket)
+        self.guard_starts += ticket.guarded and self.lines.better_wait(ticket.rank)
         own = replica.pending_tokens(ticket)
         if replica.prefilling:
             for other in [t for t in replica.prefilling if replica.yields(t, ticket, now)]:
@@ -330,7 +342,7 @@ class Brain:
     def _round(self, now: float, out: list[Effect]) -> None:
         for tier in self._floors.tiers:
             while self._floors.below(tier) and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out):
-                pass
+                self.floor_starts += self.lines.better_wait(tier)
         claimed: dict[Replica, None] = {}
         spoken = 0
         for line, rank in self.lines.order:
@@ -394,4 +406,4 @@ class Brain:
         """The wait that a ticket of this rank would expect now, in seconds."""
         if self._roomy[rank] and not self.lines.by_rank[rank].waiting:
             return 0.0
-        return self.lines.wait_s(rank, now, self.slots)
+        return self.lines.wait_s(rank, now)

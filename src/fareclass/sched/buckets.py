@@ -88,7 +88,7 @@ class Account:
         """Which limit stands in the way; None if the ticket may be held."""
         quota = self.quota
         if quota.concurrency is not None and self.active + ticket.width > quota.concurrency:
-            what = f"{quota.concurrency} sequences at once"
+            what = f"{quota.concurrency} concurrent sequences"
             return Blocked(what, None, hopeless=ticket.width > quota.concurrency)
         for bucket, amount, what in (
             (self.rpm, ticket.width, "requests per minute"),

@@ -78,6 +78,12 @@ class Line:
             self.home_width -= ticket.width
             heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
 
+    def forgive(self) -> None:
+        """A replica has gone: tickets that shunned another must not wait for the one that is left to come back."""
+        for _, _, ticket in self._roaming:
+            if self._stands(ticket, None):
+                ticket.failed_on = ()
+
     def homebound(self, replica: str) -> list[Ticket]:
         """Tickets that wait for this replica alone."""
         return [entry[2] for entry in self._at_home.get(replica, ()) if self._stands(entry[2], replica)]

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from fareclass.core.limits import QUEUE_BYTES
 from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import TIERS, Tier, TierPolicy
-from fareclass.sched.forecast import Pace
+from fareclass.sched.forecast import Pace, Service
 from fareclass.sched.line import Line
+from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Refuse, Ticket
 
 
@@ -17,9 +18,11 @@ class Lines:
     guarded tickets are not bound by ceilings, so they count as priority there.
     """
 
-    def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
+    def __init__(self, policies: Mapping[Tier, TierPolicy], replicas: Mapping[str, Replica]) -> None:
         self._policies = policies
+        self._replicas = replicas
         self._paces = [Pace() for _ in TIERS]
+        self.service = Service()
         self.total = [0]
         self.by_rank = [Line(tier.word, self.total) for tier in TIERS]
         self.guard = Line("guard", self.total)
@@ -53,29 +56,35 @@ class Lines:
         """A ticket that had waited has started: the line's pace is learned from it."""
         self._paces[ticket.rank].started(now)
 
+    def better_wait(self, rank: int) -> bool:
+        """Whether a ticket of a better tier stands in line."""
+        return any(line.waiting for line in self.by_rank[:rank])
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all requests in line."""
         return sum(line.size_bytes for line, _ in self.order)
 
-    def wait_s(self, rank: int, now: float, slots: int, ahead: int | None = None) -> float:
+    def wait_s(self, rank: int, now: float, ahead: int | None = None) -> float:
         """The wait that a ticket of this rank would expect now, in seconds; behind `ahead` where not behind all."""
         line = self.by_rank[rank]
         ahead = line.waiting + 1 if ahead is None else ahead
-        return self._paces[rank].wait_s(ahead, now if line.waiting else None, slots)
+        slots = sum(replica.slots for replica in self._replicas.values() if replica.open)
+        first_guess_s = self.service.mean_s / max(1, slots)
+        return self._paces[rank].wait_s(ahead, now if line.waiting else None, first_guess_s)
 
-    def full(self, ticket: Ticket, now: float, slots: int) -> Refuse | None:
+    def full(self, ticket: Ticket, now: float) -> Refuse | None:
         """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14)."""
         line, policy = self.by_rank[ticket.rank], self._policies[ticket.tier]
         if not line.waiting:
             return None
         if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
             message = f"The line of the {ticket.tier.word} tier is full."
-            wait_s = min(policy.max_wait_s, self.wait_s(ticket.rank, now, slots, 1))
+            wait_s = min(policy.max_wait_s, max(1.0, self.wait_s(ticket.rank, now, 1)))
             return Refuse(ticket, Outcome.SHED, message, wait_s, flex_code(ticket))
         if ticket.tier is not Tier.DEFAULT:
             return None
-        wait_s = self.wait_s(ticket.rank, now, slots, self._ahead(line, ticket))
+        wait_s = self.wait_s(ticket.rank, now, self._ahead(line, ticket))
         if wait_s <= policy.max_wait_s:
             return None
         message = f"The default tier is over capacity: the wait would be about {wait_s:.0f} s."

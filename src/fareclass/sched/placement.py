@@ -21,9 +21,7 @@ def place(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Repli
     rank, width = (1 if ticket.guarded else ticket.rank), ticket.width
     spread = rank <= Tier.DEFAULT
     for replica in replicas:
-        if replica.room[rank] < width or replica in claimed or not replica.admits(ticket):
-            continue
-        if ticket.made_tokens and not replica.continuable:
+        if replica.room[rank] < width or replica in claimed or not replica.suits(ticket):
             continue
         if replica.backlog and not replica.gate_open(ticket, replica.pending_tokens(ticket), now):
             continue
@@ -45,12 +43,7 @@ def gated(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Repli
     """
     rank, best = (1 if ticket.guarded else ticket.rank), None
     for replica in replicas:
-        if (
-            replica.room[rank] >= ticket.width
-            and replica not in claimed
-            and replica.admits(ticket)
-            and (replica.continuable or not ticket.made_tokens)
-        ):
+        if replica.room[rank] >= ticket.width and replica not in claimed and replica.suits(ticket):
             best = replica if best is None or replica.backlog < best.backlog else best
     return best
 
@@ -86,7 +79,7 @@ def _worst_movable(replica: Replica, ticket: Ticket, protected: Collection[int])
 
 
 def _may_take_on(ticket: Ticket, replica: Replica, now: float) -> bool:
-    if not replica.open or not replica.admits(ticket) or (ticket.made_tokens and not replica.continuable):
+    if not replica.open or not replica.suits(ticket):
         return False
     if ticket.line is not None and not ticket.fresh and not ticket.roams and ticket.home != replica.id:
         return False

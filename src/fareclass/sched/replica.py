@@ -102,6 +102,14 @@ class Replica:
         """Whether it is given to the ticket's tier at all (R16)."""
         return self.tiers is None or ticket.tier in self.tiers
 
+    def suits(self, ticket: Ticket) -> bool:
+        """Whether the ticket may run here, leaving room aside: tier, can go on here, has not failed it (R11, R46)."""
+        return (
+            (self.tiers is None or ticket.tier in self.tiers)
+            and (self.continuable or not ticket.made_tokens)
+            and self.id not in ticket.failed_on
+        )
+
     def pending_tokens(self, ticket: Ticket) -> int:
         """Prompt tokens that the ticket would still have to prefill here."""
         if ticket.home == self.id and ticket.made_tokens:

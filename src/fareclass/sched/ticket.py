@@ -41,7 +41,7 @@ class Ticket:
     """
 
     __slots__ = (
-        "affinity", "arrival", "cached_tokens", "charged", "continuable", "deadline", "expires_at", "failures", "flow", "fresh",
+        "affinity", "arrival", "cached_tokens", "charged", "continuable", "deadline", "expires_at", "failed_on", "failures", "flow", "fresh",
         "guarded", "held", "hold_tokens", "home", "id", "line", "made_tokens", "paused_at", "paused_s", "pauses",
         "pending_tokens", "project", "prompt_tokens", "protected_until", "rank", "replica", "restarts",
         "resumed", "roams", "sent", "seq", "size_bytes", "started_at", "state", "streamed", "tier", "timer",
@@ -101,6 +101,7 @@ class Ticket:
         self.restarts = 0
         self.yields = 0
         self.failures = 0
+        self.failed_on: tuple[str, ...] = ()
         self.charged = False
         self.held = False
         self.flow: Flow | None = None

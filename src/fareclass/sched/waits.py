@@ -34,10 +34,10 @@ class Waits:
             moments.append(ticket.paused_at + self._guard_s(ticket))
         self._timers.set(ticket, max(now, min(moments)))
 
-    def ring(self, ticket: Ticket, now: float, slots: int) -> Refuse | None:
+    def ring(self, ticket: Ticket, now: float) -> Refuse | None:
         """Do what is due for a ticket in line; a refusal if its time is over."""
         if now >= self._limit(ticket):
-            return self._over(ticket, now, slots)
+            return self._over(ticket, now)
         assert ticket.line is not None
         gap_s = now - ticket.paused_at
         if self._guard_ahead(ticket) and gap_s >= self._guard_s(ticket):
@@ -55,13 +55,13 @@ class Waits:
             return ticket.deadline or float("inf")
         return ticket.paused_at + MAX_PAUSED_S - ticket.paused_s
 
-    def _over(self, ticket: Ticket, now: float, slots: int) -> Refuse:
+    def _over(self, ticket: Ticket, now: float) -> Refuse:
         policy = self._policies[ticket.tier]
         if ticket.state is State.PAUSED:
             message = f"The answer was paused for {MAX_PAUSED_S:.0f} s in all; what was sent so far is billed."
             return Refuse(ticket, Outcome.EXPIRED, message, code=flex_code(ticket))
         message = f"The request waited longer than the {ticket.tier.word} tier allows."
-        wait_s = min(policy.max_wait_s, self._lines.wait_s(ticket.rank, now, slots))
+        wait_s = min(policy.max_wait_s, max(1.0, self._lines.wait_s(ticket.rank, now)))
         return Refuse(ticket, Outcome.EXPIRED, message, wait_s, flex_code(ticket))
 
     def _guard_ahead(self, ticket: Ticket) -> bool:

@@ -5,7 +5,9 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from fareclass.core.limits import BODY_BYTES, BODY_READ_S, HEADER_VALUE_CHARS
 from fareclass.core.outcomes import Outcome, Refusal
@@ -23,7 +25,7 @@ class CallerGone(Exception):
     """The caller hung up before its request was whole."""
 
 
-class Arrival(NamedTuple):
+class Arrival(msgspec.Struct, frozen=True):
     """What is known of a request before its body: our id, the caller's own id, and when it came."""
 
     id: str
@@ -42,12 +44,12 @@ def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
     found = dict(headers)
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
     caller_id = found.get(b"x-client-request-id") or found.get(b"x-request-id", b"")
-    traceparent = found.get(b"traceparent", b"")
+    traceparent = found.get(b"traceparent")
     return Arrival(
         id=f"req_{arrived_us:013x}{random.getrandbits(64):016x}",
         caller_id=_PRINTABLE.sub("", caller_id[:HEADER_VALUE_CHARS].decode("latin-1")) if caller_id else "",
         token=token.strip() if scheme.lower() == b"bearer" else None,
-        traceparent=traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else None,
+        traceparent=traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
         length=found.get(b"content-length"),
         encoding=found.get(b"content-encoding"),
         arrived_s=asyncio.get_running_loop().time(),
@@ -70,7 +72,7 @@ async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines) ->
     if arrival.length is not None and int(arrival.length) > BODY_BYTES:
         raise _too_large()
     try:
-        async with deadlines.within(BODY_READ_S):
+        with deadlines.within(BODY_READ_S):
             message = await _receive(receive)
             body: bytes = message.get("body", b"")
             return body if not message.get("more_body") else await _read_rest(receive, body)

@@ -55,7 +55,7 @@ class Callers:
         while True:
             taken = reply.taken
             try:
-                async with self._deadlines.within(CALLER_STALL_S):
+                with self._deadlines.within(CALLER_STALL_S):
                     if (await receive())["type"] == "http.disconnect":
                         break
             except TimeoutError:

@@ -36,7 +36,7 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 T = TypeVar("T", bound=openai_fields.Common)
 
 
-class Shape(NamedTuple):
+class Shape(msgspec.Struct, frozen=True):
     """What the gateway must know of a request, beside its common fields."""
 
     prompt_bytes: int

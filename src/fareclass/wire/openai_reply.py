@@ -77,7 +77,7 @@ class OpenAIReply:
         """The usage, if `stream_options.include_usage` asked for it, and `[DONE]`."""
         options = self._asked().body.get("stream_options")
         wanted = options is not None and options.get("include_usage")
-        await self._last(self._open().usage(usage) + sse.DONE if wanted else sse.DONE)
+        await self._more(self._open().usage(usage) + sse.DONE if wanted else sse.DONE, last=True)
 
     async def whole(self, served: Served, body: bytes) -> None:
         """An answer in one piece."""
@@ -88,7 +88,7 @@ class OpenAIReply:
         """As a response, or, once a byte has left, as an error event that ends the stream."""
         status, body = openai_error(refusal, None if served is None else served.served)
         if self.started:
-            await self._last(sse.error_event(body))
+            await self._more(sse.error_event(body), last=True)
             return
         headers = [(b"x-request-id", self._request_id.encode())] if served is None else _served_headers(served)
         await self._respond(status, headers + retry_headers(refusal), body)
@@ -98,17 +98,14 @@ class OpenAIReply:
         self.started = True
         headers = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._last(body)
+        await self._more(body, last=True)
 
-    async def _more(self, body: bytes, more: bool = True) -> None:
+    async def _more(self, body: bytes, *, last: bool = False) -> None:
         self._check()
         self.handed += 1
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         self.taken += 1
-
-    async def _last(self, body: bytes) -> None:
-        await self._more(body, more=False)
-        self.finished = True
+        self.finished = last
 
     def _check(self) -> None:
         if self.gone:
@@ -140,7 +137,7 @@ def _served_headers(served: Served) -> Headers:
         (b"x-fareclass-queue-ms", b"%d" % served.queue_ms),
     ]
     if served.replica:
-        headers.append((b"x-fareclass-replica", quote(served.replica, safe="").encode()))
+        headers.append((b"x-fareclass-replica", served.replica.encode()))
     if served.dropped:
         headers.append((b"x-fareclass-dropped", _dropped(served.dropped)))
     return headers

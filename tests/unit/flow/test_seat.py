@@ -11,8 +11,12 @@ from fareclass.flow.seat import Interrupted, Seat
 from fareclass.sched.ticket import Refuse, Ticket
 
 
-def a_seat(*, may_cut: bool = True) -> Seat:
-    return Seat(Ticket("t", "p", Tier.FLEX, prompt_tokens=1), lambda: may_cut)
+def a_seat() -> Seat:
+    return Seat(Ticket("t", "p", Tier.FLEX, prompt_tokens=1))
+
+
+def yes() -> bool:
+    return True
 
 
 async def test_a_turn_comes_when_the_ticket_starts() -> None:
@@ -49,7 +53,7 @@ async def test_an_interrupt_reaches_the_await_in_the_call_and_nothing_after_it()
     seat.started("r0")
     asyncio.get_running_loop().call_soon(seat.vacate)
     with pytest.raises(Interrupted):
-        async with seat:
+        async with seat.call(yes):
             await asyncio.Event().wait()
     await asyncio.sleep(0)
     task = asyncio.current_task()
@@ -58,19 +62,19 @@ async def test_an_interrupt_reaches_the_await_in_the_call_and_nothing_after_it()
 
 
 async def test_a_pause_cuts_at_once_where_it_may_and_else_only_asks() -> None:
-    for may_cut in (True, False):
-        seat, done = a_seat(may_cut=may_cut), asyncio.Event()
+    for may_cut in (yes, lambda: False):
+        seat, done = a_seat(), asyncio.Event()
         seat.started("r0")
         loop = asyncio.get_running_loop()
         loop.call_soon(seat.pause)
         loop.call_soon(done.set)
         cut = False
         try:
-            async with seat:
+            async with seat.call(may_cut):
                 await done.wait()
         except Interrupted:
             cut = True
-        assert cut is may_cut
+        assert cut is may_cut()
         assert seat.pause_due
 
 
@@ -78,7 +82,7 @@ async def test_a_call_that_ends_in_the_same_step_as_its_interrupt_has_ended_well
     """The answer is whole: throwing it away would waste it. And the cancellation must not hit somebody else's await."""
     seat = a_seat()
     seat.started("r0")
-    async with seat:
+    async with seat.call(yes):
         seat.vacate()
     await asyncio.sleep(0)
 
@@ -92,7 +96,7 @@ async def test_a_hang_up_beside_an_interrupt_is_a_hang_up() -> None:
         loop = asyncio.get_running_loop()
         loop.call_soon(seat.vacate)
         loop.call_soon(seat.task.cancel)
-        async with seat:
+        async with seat.call(yes):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(request())
@@ -106,7 +110,7 @@ async def test_a_failure_of_the_engine_at_the_same_time_is_not_reported_twice() 
     seat.started("r0")
 
     async def call() -> None:
-        async with seat:
+        async with seat.call(yes):
             seat.vacate()
             raise EngineFailed("broken", "the connection was closed")
 

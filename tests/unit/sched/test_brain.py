@@ -298,6 +298,34 @@ def test_a_replica_that_fails_hands_its_work_on() -> None:
     assert pool.refused["stuck"].outcome is Outcome.UPSTREAM_FAILED
 
 
+def test_a_replica_that_failed_a_ticket_does_not_get_it_again_while_there_is_another() -> None:
+    """R46: or it would fail it three times over."""
+    pool = Pool(4, 1)
+    pool.running("busy", RESERVED)
+    pool.do(pool.brain.set_replica("r0", pool.now, slots=8))
+    ticket = pool.offer("a", DEFAULT)
+    first = ticket.replica
+    pool.do(pool.brain.failed(ticket, pool.now))
+    assert {first, ticket.replica} == {"r0", "r1"}
+    pool.do(pool.brain.failed(ticket, pool.now))
+    assert ticket.replica is not None, "now both have failed it: any will do"
+    pool.do(pool.brain.failed(ticket, pool.now))
+    assert pool.refused["a"].outcome is Outcome.UPSTREAM_FAILED
+
+
+def test_a_ticket_that_shuns_a_replica_forgives_it_when_the_other_goes_away() -> None:
+    """R12, R46: it must not wait for ever beside a free slot."""
+    pool = Pool(1, 1)
+    ticket = pool.offer("a", FLEX)
+    other = "r1" if ticket.replica == "r0" else "r0"
+    pool.running("b", RESERVED)
+    pool.do(pool.brain.failed(ticket, pool.now))
+    assert ticket.state is State.WAITING
+    pool.said()
+    pool.do(pool.brain.set_replica(other, pool.now, up=False))
+    assert pool.said()[0].startswith("start a")
+
+
 def test_draining_moves_what_can_be_moved_and_starts_nothing_new() -> None:
     """R16, R46."""
     pool = Pool(2, 2, policies=FULL)

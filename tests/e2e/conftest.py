@@ -1,0 +1,77 @@
+"""Whole gateways: one real process with the real engine for the session, and any number inside a test's loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.gateway import Gateway, Process, behind, in_process, local
+from tests.e2e.upstream import Upstream, serving
+
+Launch = Callable[[dict[str, Any]], Awaitable[Gateway]]
+Start = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture(scope="session")
+def real_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """`fareclass serve` with the built-in engine and two slots."""
+    process = Process(tmp_path_factory.mktemp("real"), local(slots=2))
+    yield process
+    process.close()
+
+
+@pytest.fixture
+async def real(real_process: Process) -> AsyncIterator[Gateway]:
+    """The session's gateway, idle before and after."""
+    gateway = real_process.gateway()
+    await gateway.idle()
+    yield gateway
+    await gateway.idle()
+    await gateway.close()
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start gateways as processes that the test will do something bad to; without settings, with those of the last."""
+    started: list[Process] = []
+
+    async def begin(settings: dict[str, Any] | None = None) -> Process:
+        started.append(await asyncio.to_thread(Process, tmp_path, settings))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
+    """Start a gateway with these settings inside the test's loop."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(settings: dict[str, Any]) -> Gateway:
+            return await stack.enter_async_context(in_process(tmp_path, settings))
+
+        yield begin
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with serving(Upstream()) as server:
+        yield server
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Upstream, Upstream]]:
+    """Two upstreams that can continue an answer."""
+    async with serving(Upstream(continues=True)) as one, serving(Upstream(continues=True)) as two:
+        yield one, two
+
+
+@pytest.fixture
+async def gateway(upstream: Upstream, launch: Launch) -> Gateway:
+    """A gateway with four slots before one upstream."""
+    return await launch(behind(upstream.url))

@@ -1,0 +1,174 @@
+"""`fareclass serve` as a process: what it leaves behind when it is stopped, killed, or read by a thief."""
+
+import asyncio
+import signal
+import stat
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.callers import COUNT, Listener
+from tests.e2e.gateway import ADMIN_KEY, behind, chat, cost, local, runs
+from tests.e2e.upstream import PROMPT_TOKENS, story
+from tests.engine.conftest import eventually
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_a_running_stream_finish(upstream, start, number):
+    """No new work; what runs and what stands in line is answered whole and in the ledger; exit status 0."""
+    process = await start(behind(upstream.url, slots=1))
+    gateway = process.gateway()
+    go_on = asyncio.Event()
+
+    async def wait(turn):
+        await turn.say(2)
+        await go_on.wait()
+        await turn.say(2)
+        await turn.end()
+
+    upstream.play = wait
+    stream = Listener(gateway, "/chat/completions", chat())
+    await eventually(lambda: stream.chunks)
+    in_line = asyncio.create_task(gateway.ask(service_tier="flex", stream=True))
+    await gateway.becomes("waiting", 1)
+    process.send(number)
+
+    async def closed() -> bool:
+        try:
+            async with httpx.AsyncClient() as stranger:
+                return (await stranger.get(f"{gateway.url}/healthz")).status_code != 200
+        except httpx.TransportError:
+            return True
+
+    await eventually(closed)
+    await asyncio.sleep(0.5)
+    assert not stream.task.done(), "it is waited for"
+    go_on.set()
+    await stream.task
+    assert stream.done and stream.text == story(4)
+    assert (await in_line).text.endswith("data: [DONE]\n\n")
+    assert await process.wait() == 0
+    rows = gateway.rows()
+    assert [row["outcome"] for row in rows] == ["completed", "completed"]
+    assert [row["cost_pico"] for row in rows] == [cost(tier, PROMPT_TOKENS, 4) for tier in ("default", "flex")]
+    await gateway.close()
+
+
+async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstream, start):
+    """R35: its entry is on disk, though nobody waited for it; exit status 0."""
+    process = await start(behind(upstream.url, drain_s=1))
+    gateway = process.gateway()
+
+    async def never_end(turn):
+        await turn.say(3)
+        await turn.hang()
+
+    upstream.play = never_end
+    stream = Listener(gateway, "/chat/completions", chat(max_tokens=50))
+    await eventually(lambda: stream.text == story(3))
+    process.send(signal.SIGTERM)
+    assert await process.wait() == 0
+    await asyncio.gather(stream.task, return_exceptions=True)
+    assert not stream.done
+    (row,) = gateway.rows()
+    assert row["output"] == 3 and row["cost_pico"] == cost("default", row["input"], 3)
+    await gateway.close()
+
+
+async def test_kill_9_leaves_no_engine_behind_and_ctrl_c_lets_the_engine_finish(start):
+    """R35: what had been answered before is in the ledger, and the next start serves. Ctrl-C in a terminal, like
+    the stop of an init system, signals the engine's process too; a stream that could not go on elsewhere ends whole."""
+    process = await start(local(slots=1))
+    gateway = process.gateway()
+    answer = (await gateway.ask(max_tokens=2)).raise_for_status()
+    (engine,) = process.engines()
+    lost = Listener(gateway, "/chat/completions", {**COUNT, "max_tokens": 200})
+    await eventually(lambda: lost.chunks, 30)
+    process.send(signal.SIGKILL)
+    assert await process.wait() == -signal.SIGKILL
+    await asyncio.gather(lost.task, return_exceptions=True)
+    await eventually(lambda: not runs(engine), 5)
+    assert [row["id"] for row in gateway.rows()] == [answer.headers["x-request-id"]]
+    await gateway.close()
+
+    process = await start()
+    gateway = process.gateway()
+    stream = Listener(gateway, "/chat/completions", {**COUNT, "max_tokens": 30, "seed": 1})
+    await eventually(lambda: len(stream.chunks) > 3, 30)
+    (engine,) = process.engines()
+    process.send_group(signal.SIGINT)
+    await stream.task
+    assert stream.error is None and stream.done
+    assert stream.chunks[-1]["usage"]["completion_tokens"] == 30
+    assert await process.wait() == 0
+    assert not runs(engine)
+    assert [(row["outcome"], row["pauses"]) for row in gateway.rows()] == [("completed", 0)] * 2
+    await gateway.close()
+
+
+async def test_kill_9_under_load_loses_no_answered_request_and_doubles_none(upstream, start):
+    """R35: sixteen callers ask as fast as they can; each answer that came whole is in the ledger once."""
+    process = await start(behind(upstream.url, slots=16))
+    gateway = process.gateway()
+    answered: list[str] = []
+
+    async def ask_on(caller):
+        for number in range(1000):
+            name = f"{caller}-{number}"
+            answer = await gateway.http.post(
+                "/chat/completions", json=chat(stream=number % 2 == 0), headers={"x-request-id": name}
+            )
+            assert answer.status_code == 200 and ("[DONE]" in answer.text) == (number % 2 == 0)
+            answered.append(name)
+
+    callers = [asyncio.create_task(ask_on(caller)) for caller in range(16)]
+    await eventually(lambda: len(answered) > 300, 30)
+    process.send(signal.SIGKILL)
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(result, httpx.TransportError) for result in results), results
+    recorded = [row["caller_id"] for row in gateway.rows() if row["outcome"] == "completed"]
+    assert len(recorded) == len(set(recorded))
+    assert set(answered) <= set(recorded)
+    assert len(recorded) - len(answered) <= 16, "at most what was on its way"
+    await gateway.close()
+    again = (await start()).gateway()
+    report = (await again.admin.get("/usage")).json()["data"]
+    assert sum(row["requests"] for row in report) == len(again.rows()) == len(recorded)
+    await again.close()
+
+
+async def test_r51_no_secret_is_in_the_log_the_database_or_the_process_list(upstream, start):
+    """Whatever happens to keys: used, wrong, revoked, in the wrong place, in a request that fails inside an engine."""
+    process = await start(behind(upstream.url))
+    gateway = process.gateway()
+    made = await gateway.new_key()
+    caller = gateway.caller(made["secret"])
+    assert (await caller.post("/chat/completions", json=chat())).status_code == 200
+    assert (
+        await caller.post("/chat/completions", json=chat(user=made["secret"], model=made["secret"]))
+    ).status_code == 404
+    assert (await caller.get("/models", params={"key": made["secret"]})).status_code == 200
+    assert (await gateway.http.get(f"{gateway.url}/{made['secret']}")).status_code == 404
+    upstream.play = fail
+    assert (await caller.post("/chat/completions", json=chat())).status_code == 502
+    await gateway.admin.delete(f"/keys/{made['id']}")
+    assert (await caller.post("/chat/completions", json=chat())).status_code == 401
+    listed = (await gateway.admin.get("/keys")).text + (await gateway.admin.get("/audit")).text
+    shown = " ".join(psutil.Process(process._process.pid).cmdline())
+    process.send(signal.SIGTERM)
+    assert await process.wait() == 0
+    files = [process.log, *(gateway.folder / "db").iterdir()]
+    kept = b"".join(file.read_bytes() for file in files)
+    for secret in (gateway.key, ADMIN_KEY, (gateway.folder / "keys" / "master.key").read_text().split()[-1]):
+        assert secret.encode() not in kept and secret not in listed and secret not in shown
+    proof = made["secret"].rpartition("_")[2]
+    assert proof not in listed and proof not in shown
+    assert proof.encode() not in process.log.read_bytes()
+    for file in (gateway.folder / "keys").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    await gateway.close()
+
+
+async def fail(turn):
+    await turn.answer({"error": {"message": f"bad key {turn.headers.get('authorization')}"}}, 500)
