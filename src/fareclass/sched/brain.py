@@ -19,7 +19,7 @@ from fareclass.sched.fairness import CACHED_WEIGHT, INPUT_WEIGHT, OUTPUT_WEIGHT
 from fareclass.sched.floors import Floors
 from fareclass.sched.line import Line
 from fareclass.sched.lines import Lines
-from fareclass.sched.placement import gated, place, victims
+from fareclass.sched.placement import gated, place, shun, victims
 from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
 from fareclass.sched.timers import Timers
@@ -179,7 +179,7 @@ class Brain:
     def failed(self, ticket: Ticket, now: float) -> list[Effect]:
         """Its replica failed it: it goes on or starts over elsewhere, or is out (R46)."""
         ticket.failures += 1
-        self._shun(ticket)
+        shun(self._where(ticket), ticket, self.replicas.values())
         out: list[Effect] = []
         if ticket.failures < MAX_FAILURES and ticket.continuable and ticket.made_tokens:
             self._set_aside(ticket, now, home=None)
@@ -193,13 +193,6 @@ class Brain:
             out.append(Refuse(ticket, Outcome.UPSTREAM_FAILED, "The engine failed while it was answering."))
         self._sweep(now, out)
         return out
-
-    def _shun(self, ticket: Ticket) -> None:
-        """Not on this replica again, as long as there is another."""
-        assert ticket.replica is not None
-        ticket.failed_on = (*ticket.failed_on, ticket.replica)
-        if not any(replica.open and replica.suits(ticket) for replica in self.replicas.values()):
-            ticket.failed_on = ()
 
     def finish(self, ticket: Ticket, now: float, used_tokens: int) -> list[Effect]:
         """The ticket is over, in whatever state it is; `used_tokens` settle its hold (R25). Idempotent."""
@@ -229,19 +222,15 @@ class Brain:
         out: list[Effect] = []
         for ticket in self._timers.due(now):
             if ticket.line is not None:
-                self._ring(ticket, now, out)
+                refusal = self._waits.ring(ticket, now)
+                if refusal is not None:
+                    ticket.line.remove(ticket)
+                    ticket.state = State.OUT
+                    out.append(refusal)
             elif ticket.state is State.RUNNING and not ticket.streamed:
                 self._where(ticket).settle_prefill(ticket)
         self._sweep(now, out)
         return out
-
-    def _ring(self, ticket: Ticket, now: float, out: list[Effect]) -> None:
-        refusal = self._waits.ring(ticket, now)
-        if refusal is not None:
-            assert ticket.line is not None
-            ticket.line.remove(ticket)
-            ticket.state = State.OUT
-            out.append(refusal)
 
     # -- moving tickets
 

@@ -48,6 +48,13 @@ def gated(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Repli
     return best
 
 
+def shun(replica: Replica, ticket: Ticket, replicas: Iterable[Replica]) -> None:
+    """Not on the replica that failed it again, as long as there is another (R46)."""
+    ticket.failed_on = (*ticket.failed_on, replica.id)
+    if not any(other.open and other.suits(ticket) for other in replicas):
+        ticket.failed_on = ()
+
+
 def victims(
     ticket: Ticket, replicas: Iterable[Replica], now: float, protected: Collection[int]
 ) -> tuple[Replica, list[Ticket]] | None:
