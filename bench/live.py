@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import aiohttp
 import msgspec
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.progress import Progress
@@ -120,11 +121,14 @@ class Stream:
 
 
 class Run(NamedTuple):
-    """One load, and what became of it. `ended_s` is when the time was up, `output_s` tokens a second until then."""
+    """One load, and what became of it. `ended_s` is when the time was up, `output_s` tokens a second until then,
+    `others_cores` what programs that have no part in it took of the machine.
+    """
 
     streams: list[Stream]
     ended_s: float
     output_s: float
+    others_cores: float
     pauses: int
     restarts: int
 
@@ -161,18 +165,19 @@ class Callers:
 
     async def run(self, asks: list[Ask], draw: Callable[[], Ask] | None, told: Callable[[float], None]) -> Run:
         """Send what is due when it is due, and `draw` in an endless backlog; then let what has begun come to its end."""
-        before, start_s = await self._counted(), self._time()
+        before, others_s, start_s = await self._counted(), _others_cpu_s(), self._time()
         tasks = [asyncio.create_task(self._closed_loop(draw, start_s + SECONDS)) for _ in range(BACKLOG) if draw]
         for ask in asks:
             await asyncio.sleep(start_s + ask.at_s - self._time())
             tasks.append(asyncio.create_task(self.ask(ask)))
             told(ask.at_s)
         await asyncio.sleep(start_s + SECONDS - self._time())
-        ended_s, output_s = self._time(), self.tokens / SECONDS
+        ended_s, output_s, others_cores = self._time(), self.tokens / SECONDS, (_others_cpu_s() - others_s) / SECONDS
         await self._end(tasks)
         counted = await self._counted()
         counted.subtract(before)
-        return Run(self.streams, ended_s, output_s, counted["fareclass_pauses"], counted["fareclass_restarts"])
+        pauses, restarts = counted["fareclass_pauses"], counted["fareclass_restarts"]
+        return Run(self.streams, ended_s, output_s, others_cores, pauses, restarts)
 
     async def rate(self, draw: Callable[[], Ask]) -> float:
         """Requests a second that the engine can do: callers in a closed loop, as many as it has slots."""
@@ -210,6 +215,14 @@ class Callers:
             if family.type == "counter":
                 counted[family.name] += round(sum(one.value for one in family.samples if one.name.endswith("_total")))
         return counted
+
+
+def _others_cpu_s() -> float:
+    """CPU time since the machine's start of everything but this bench, the gateway and its engine."""
+    here = psutil.Process()
+    ours = [process.cpu_times() for process in (here, *here.children(recursive=True))]
+    every = psutil.cpu_times()
+    return float(every.user + every.nice + every.system - sum(one.user + one.system for one in ours))
 
 
 @contextlib.asynccontextmanager
@@ -305,6 +318,7 @@ def _table(rate: float, runs: dict[str, Run]) -> Table:
     row("pauses", lambda run: str(run.pauses))
     row("restarts", lambda run: str(run.restarts))
     row("streams whole / begun", _whole)
+    row("cores used by other programs", lambda run: f"{max(0.0, run.others_cores):.2f}")
     return table
 
 

@@ -164,9 +164,9 @@ def main() -> None:
         prog="tiers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--engine", choices=["simulated", "local"], default="simulated")
+    run = live.main if parser.parse_args().engine == "local" else _simulated
     console = Console(width=WIDTH)
     console.print(heading(), soft_wrap=True)
-    run = live.main if parser.parse_args().engine == "local" else _simulated
     run(console)
 
 
