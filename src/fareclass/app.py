@@ -53,11 +53,14 @@ class FirstKeys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System:
-    """A running gateway: its ASGI application and how to take it down."""
+    """A running gateway: its ASGI application, why it can't serve yet (or None), and how to take it down."""
 
-    def __init__(self, asgi: ASGIApp, first_keys: FirstKeys | None, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, asgi: ASGIApp, first_keys: FirstKeys | None, not_ready: Callable[[], str | None], stack: AsyncExitStack
+    ) -> None:
         self.asgi = asgi
         self.first_keys = first_keys
+        self.not_ready = not_ready
         self._stack = stack
 
     async def aclose(self) -> None:
@@ -115,7 +118,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     first = None
     if project_key is not None:
         first = FirstKeys(admin=None if config.admin_key else admin_key, project=project_key)
-    return System(asgi, first, stack)
+    return System(asgi, first, ready, stack)
 
 
 def _models(config: Config) -> Mapping[str, Model]:

@@ -145,7 +145,11 @@ class _Server(uvicorn.Server):
 def _announce(config: Config, system: System, listener: socket.socket, console: Console) -> None:
     """What a newcomer needs, and after the first start no secret."""
     url = f"{config.base_url(listener.getsockname()[1])}/v1"
-    console.print("Fareclass is ready.", style="bold green")
+    reason = system.not_ready()
+    if reason is None:
+        console.print("Fareclass is ready.", style="bold green")
+    else:
+        console.print(f"Fareclass is up, but can't serve yet: {reason}.", style="bold yellow", markup=False)
     console.print(f"  URL          {url}", markup=False, highlight=False)
     if system.first_keys:
         hand_over(system.first_keys, config.master_key_file, console)
