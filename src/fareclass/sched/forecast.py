@@ -19,6 +19,11 @@ class Pace:
         self._interval_s: float | None = None
         self._since = 0.0
 
+    @property
+    def known(self) -> bool:
+        """Whether a start from this line has been seen."""
+        return self._interval_s is not None
+
     def line_began(self, now: float) -> None:
         """The first ticket has begun to wait."""
         self._since = now

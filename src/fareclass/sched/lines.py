@@ -69,9 +69,11 @@ class Lines:
         """The wait that a ticket of this rank would expect now, in seconds; behind `ahead` where not behind all."""
         line = self.by_rank[rank]
         ahead = line.waiting + 1 if ahead is None else ahead
-        slots = sum(replica.slots for replica in self._replicas.values() if replica.open)
-        first_guess_s = self.service.mean_s / max(1, slots)
-        return self._paces[rank].wait_s(ahead, now if line.waiting else None, first_guess_s)
+        pace, first_guess_s = self._paces[rank], 0.0
+        if not pace.known:
+            slots = sum(replica.slots for replica in self._replicas.values() if replica.open)
+            first_guess_s = self.service.mean_s / max(1, slots)
+        return pace.wait_s(ahead, now if line.waiting else None, first_guess_s)
 
     def full(self, ticket: Ticket, now: float) -> Refuse | None:
         """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14)."""
