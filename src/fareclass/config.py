@@ -6,6 +6,7 @@ values declared here, with the line of every mistake, is in `fareclass.config_re
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
 from fareclass.config_reader import ConfigError, Reader, Secret
+from fareclass.core.limits import PRICE_USD
 from fareclass.core.money import per_token
 from fareclass.core.tiers import DEFAULT_POLICIES, TIERS, Tier, TierPolicy
 
@@ -238,12 +240,22 @@ def _with_store(config: Config, reader: Reader) -> Config:
 def _mistakes(config: Config) -> Iterator[tuple[str, str]]:
     """What no single field shows."""
     yield from _listen_mistakes(config)
+    yield from _tls_mistakes(config.tls)
     yield from _store_mistakes(config)
     if not config.models:
         yield "models", "must name at least one model"
     for name, model in config.models.items():
         yield from _model_mistakes(f"models.{name}", model)
         yield from _price_mistakes(f"models.{name}", model, config.multipliers(name))
+
+
+def _tls_mistakes(tls: Tls | None) -> Iterator[tuple[str, str]]:
+    if tls is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        yield "tls", f"the certificate and its key can't be used: {error}"
 
 
 def _listen_mistakes(config: Config) -> Iterator[tuple[str, str]]:
@@ -290,6 +302,9 @@ def _model_mistakes(path: str, model: Model) -> Iterator[tuple[str, str]]:
 
 def _price_mistakes(path: str, model: Model, multipliers: tuple[Decimal, ...]) -> Iterator[tuple[str, str]]:
     if model.price is None:
+        return
+    if not all(price.is_finite() and price <= PRICE_USD for price in model.price.kinds()):
+        yield f"{path}.price", f"prices may be up to {PRICE_USD} USD per 1M tokens"
         return
     for multiplier in dict.fromkeys(multipliers):
         for price in model.price.kinds():

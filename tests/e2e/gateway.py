@@ -195,6 +195,7 @@ async def in_process(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Ga
             server.stop()
             server.stop()
             await task
+            await server.end_requests()
             await system.aclose()
 
 

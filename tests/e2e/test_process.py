@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import stat
 
 import httpx
@@ -71,9 +72,55 @@ async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstrea
     assert await process.wait() == 0
     await asyncio.gather(stream.task, return_exceptions=True)
     assert not stream.done
+    assert stream.error is not None and "stopped" in stream.error["message"]
     (row,) = gateway.rows()
     assert row["output"] == 3 and row["cost_pico"] == cost("default", row["input"], 3)
+    assert row["outcome"] == "internal", "the caller had not gone (R6)"
     await gateway.close()
+
+
+async def test_a_second_signal_cuts_off_at_once_and_still_settles_the_ledger(upstream, start):
+    """R35: what was sent is recorded. An answer of which nothing was sent is refused in our own words, unbilled."""
+    process = await start(behind(upstream.url, drain_s=60))
+    gateway = process.gateway()
+
+    async def never_end(turn):
+        await turn.say(3)
+        await turn.hang()
+
+    upstream.play = never_end
+    stream = Listener(gateway, "/chat/completions", chat(max_tokens=50))
+    await eventually(lambda: stream.text == story(3))
+    whole = asyncio.create_task(gateway.ask(max_tokens=50))
+    await eventually(lambda: len(upstream.turns) == 2)
+    process.send(signal.SIGTERM)
+    await eventually(lambda: not gateway_listens(process))
+    process.send(signal.SIGTERM)
+    assert await process.wait() == 0
+    await asyncio.gather(stream.task, return_exceptions=True)
+    answer = await whole
+    assert answer.status_code == 500 and "stopped" in answer.json()["error"]["message"]
+    rows = gateway.rows()
+    assert sorted(row["outcome"] for row in rows) == ["internal", "internal"]
+    assert min(row["cost_pico"] for row in rows) == 0 < max(row["cost_pico"] for row in rows)
+    await gateway.close()
+
+
+def gateway_listens(process) -> bool:
+    """Whether new connections are still taken."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", httpx.URL(process.url).port)) == 0
+
+
+async def test_a_head_that_never_ends_fills_no_memory(upstream, launch):
+    """R14: nobody has shown a key yet, so 64 KiB of headers are the end."""
+    gateway = await launch(behind(upstream.url))
+    address = gateway.http.base_url
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 80_000)
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    writer.close()
 
 
 async def test_kill_9_leaves_no_engine_behind_and_ctrl_c_lets_the_engine_finish(start):

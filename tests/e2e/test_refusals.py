@@ -38,6 +38,7 @@ WRONG = [
     (with_field(b'"stream":1'), "stream", "bool"),
     (with_field(b'"stream_options":[]'), "stream_options", ""),
     (with_field(b'"n":100'), "n", "at most 8"),
+    (with_field(b'"logprobs":true,"top_logprobs":2147483647'), "top_logprobs", "20"),
     (with_field(b'"n":0'), "n", ""),
     (with_field(b'"stop":{"a":1}'), "stop", ""),
     (with_field(b'"service_tier":7'), "service_tier", "str"),

@@ -28,6 +28,8 @@ tiers:
   flex: {price: 0.25}
 """
 
+DATA = Path(__file__).parents[1] / "data"
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -219,7 +221,15 @@ def test_listening_beyond_loopback_wants_tls(write, address):
     assert problem.startswith("fareclass.yaml:1: listen: ")
     assert "tls.cert" in problem
     assert load(write(text + "insecure_listen: true\n"), {}).listen == address
-    assert load(write(text + "tls: {cert: c.pem, key: k.pem}\n"), {}).tls.cert.name == "c.pem"
+    tls = f"tls: {{cert: {DATA / 'tls-cert.pem'}, key: {DATA / 'tls-key.pem'}}}\n"
+    assert load(write(text + tls), {}).tls.cert.name == "tls-cert.pem"
+
+
+@pytest.mark.parametrize("file", ["tls-key.pem", "nothing.pem"])
+def test_a_certificate_that_can_not_be_used_is_a_mistake_of_the_settings(write, file):
+    """It would be a traceback at the start."""
+    [problem] = problems(write(one_model("") + f"tls: {{cert: {DATA / file}, key: {DATA / 'tls-key.pem'}}}\n"))
+    assert "tls: the certificate and its key can't be used" in problem
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "localhost:80", "127.9.9.9:80"])

@@ -45,7 +45,7 @@ def call(
     except httpx.HTTPError as error:
         _end(f"can't reach the gateway at {url}: {error}; start it with `fareclass serve`, or name it with --url")
     except (ValueError, KeyError, TypeError):
-        _end(f"what answers at {url} is not a Fareclass gateway (status {response.status_code})")
+        _end(f"what answers at {url} is not a Fareclass gateway, or that address or the admin key is malformed")
     if refusal is not None:
         _end(refusal)
     return answer

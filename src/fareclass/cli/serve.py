@@ -23,10 +23,12 @@ from fareclass.cli.first_keys import hand_over, project_key_file
 from fareclass.cli.progress import Steps
 from fareclass.config import Config, ConfigError, load
 from fareclass.telemetry import log_as_json
+from fareclass.wire.bounded_http import BoundedHttp
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _GC_OBJECTS = 50_000
+_CUT_OFF_S = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -89,6 +91,7 @@ async def _live(config: Config, listener: socket.socket, console: Console) -> No
         server = _Server(config, system, lambda: _announce(config, system, listener, console))
         _on_signals(server.stop)
         await server.serve([listener])
+        await server.end_requests()
     finally:
         await system.aclose()
 
@@ -112,7 +115,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 system.asgi,
-                http="httptools",
+                http=BoundedHttp,
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -135,6 +138,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def end_requests(self) -> None:
+        """Cut off what still runs, and let each request settle its hold and its ledger entry (R35)."""
+        running = [task for task in self.server_state.tasks if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_CUT_OFF_S)
 
     def stop(self) -> None:
         """No new work, running work to its end; asked a second time: now."""

@@ -2,6 +2,10 @@
 
 BODY_BYTES = 32 * 1024 * 1024
 """A request body larger than this is refused before it is read."""
+HEAD_BYTES = 64 * 1024
+"""Request line and headers, which come before anybody has shown a key."""
+HEAD_READ_S = 30.0
+"""They may take no longer to arrive."""
 ADMIN_BODY_BYTES = 256 * 1024
 QUEUE_BYTES = 512 * 1024 * 1024
 """Bodies of all tickets that wait for one pool."""

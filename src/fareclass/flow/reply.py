@@ -30,6 +30,10 @@ class Reply(Protocol):
     """
 
     @property
+    def gone(self) -> bool:
+        """Whether the caller has hung up."""
+
+    @property
     def started(self) -> bool:
         """Whether a byte has left: from then on a refusal is an error event."""
 

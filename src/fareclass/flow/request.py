@@ -75,8 +75,11 @@ class Walk:
         except ConnectionError:
             ending = _hang_up()
         except asyncio.CancelledError:
-            await self._settle(visit, _hang_up(), reply=None)
-            raise
+            if reply.gone:
+                await self._settle(visit, _hang_up(), reply=None)
+                raise
+            # The gateway ends before the request does; this is its last chance to say so.
+            ending = Refusal(Outcome.INTERNAL, "The gateway was stopped before the answer was whole. Try again.")
         except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log, and end as one outcome
             _log.exception("a request failed inside the gateway", extra={"request_id": request.id})
             ending = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {request.id}.")
@@ -201,7 +204,9 @@ class Walk:
             waited_s = asyncio.get_running_loop().time() - visit.request.arrived_s
             visit.served.queue_ms = round(waited_s * 1000)
         production = visit.production
-        if production is None or production.first_token_s is None:
+        ours = refusal.outcome in (Outcome.INTERNAL, Outcome.UPSTREAM_FAILED)
+        unseen = reply is not None and not reply.started and ours
+        if production is None or production.first_token_s is None or unseen:
             self._release(visit, Usage(), served=False)
             entry = visit.finished(refusal.outcome, visit.estimate(self._estimator), code=refusal.code)
             self._ledger.note(entry)

@@ -72,8 +72,15 @@ class Store:
         """Bring the schema up to this program's.
 
         Raises:
-            StoreError: a newer program has changed the database.
+            StoreError: a newer program has changed the database, or it can't be used at all.
         """
+        try:
+            self._upgrade()
+        except sa.exc.SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StoreError(f"the database {self._engine.url!r} can't be used: {cause}") from error
+
+    def _upgrade(self) -> None:
         config = _alembic()
         with self.write() as connection:
             if not self.is_sqlite:
