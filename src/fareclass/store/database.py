@@ -40,7 +40,10 @@ class Store:
             address = address.set(password=password)
         self.is_sqlite = address.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            Path(address.database or "").parent.mkdir(parents=True, exist_ok=True)
+            file = Path(address.database or "")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                file.touch(mode=0o600)  # usage and tags are nobody else's on this machine
         elif address.drivername == "postgresql":
             address = address.set(drivername="postgresql+psycopg")
         self._engine = sa.create_engine(
