@@ -126,7 +126,8 @@ def test_configurations_are_good(block: Block, tmp_path: Path):
     model = tmp_path / "model.gguf"
     model.touch()
     file = tmp_path / "fareclass.yaml"
-    file.write_text(block.text.replace(MODEL_FILE, str(model)))
+    text = block.text.replace(MODEL_FILE, str(model))
+    file.write_text(re.sub(r"/etc/fareclass/(cert|key)\.pem", rf"{ROOT}/tests/data/tls-\1.pem", text))
     secrets = dict.fromkeys(re.findall(r"_env: (\w+)", block.text), "secret")
     assert config.load(file, secrets).models
 
