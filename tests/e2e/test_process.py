@@ -56,14 +56,15 @@ async def test_a_signal_lets_a_running_stream_finish(upstream, start, number):
     await gateway.close()
 
 
+async def never_end(turn):
+    await turn.say(3)
+    await turn.hang()
+
+
 async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstream, start):
     """R35: its entry is on disk, though nobody waited for it; exit status 0."""
     process = await start(behind(upstream.url, drain_s=1))
     gateway = process.gateway()
-
-    async def never_end(turn):
-        await turn.say(3)
-        await turn.hang()
 
     upstream.play = never_end
     stream = Listener(gateway, "/chat/completions", chat(max_tokens=50))
@@ -83,10 +84,6 @@ async def test_a_second_signal_cuts_off_at_once_and_still_settles_the_ledger(ups
     """R35: what was sent is recorded. An answer of which nothing was sent is refused in our own words, unbilled."""
     process = await start(behind(upstream.url, drain_s=60))
     gateway = process.gateway()
-
-    async def never_end(turn):
-        await turn.say(3)
-        await turn.hang()
 
     upstream.play = never_end
     stream = Listener(gateway, "/chat/completions", chat(max_tokens=50))

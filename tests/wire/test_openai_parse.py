@@ -51,12 +51,8 @@ def test_a_whole_request_is_understood():
     assert (request.id, request.caller_id, request.key, request.arrived_s) == ("req_1", "mine", KEY, 1.5)
     assert (request.endpoint, request.path, request.model) == ("chat.completions", "/chat/completions", "m")
     assert (request.tier_word, request.stream, request.max_tokens, request.width) == ("flex", True, 9, 1)
-    assert (request.stop, request.has_tools, request.constrained, request.continuable) == (
-        ("a", "b"),
-        True,
-        False,
-        True,
-    )
+    assert (request.stop, request.constrained, request.continuable) == (("a", "b"), False, True)
+    assert request.body["tools"] == [{"type": "function"}]
     assert request.extra == {"top_k": 3}
     assert request.body["messages"] == HELLO
 

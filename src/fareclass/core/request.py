@@ -37,7 +37,6 @@ class Request(msgspec.Struct, kw_only=True):
     prompt_bytes: int
     continuable: bool
     constrained: bool
-    has_tools: bool
     stop: tuple[str, ...]
     media_hosts: tuple[str, ...]
     traceparent: str | None

@@ -73,16 +73,6 @@ def read_answer(blocks: Iterable[bytes], so_far: Answer | None = None) -> Answer
     return answer
 
 
-def answer_id(block: bytes) -> bytes:
-    """The id of the first chunk in a block as it stands there, b"" if it has none.
-
-    A continuation has an id of its own; replacing `"id":"new"` by `"id":"old"` in the bytes
-    makes it one stream for the caller.
-    """
-    start = block.find(b'"id":"')
-    return b"" if start < 0 else block[start + 6 : block.find(b'"', start + 6)]
-
-
 def clean_cut(text: str, stops: Sequence[str], traits: Traits) -> bool:
     """Whether an answer that has come so far may be ended here and continued from exactly there (R11).
 

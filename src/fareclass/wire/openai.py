@@ -45,7 +45,6 @@ class Shape(msgspec.Struct, frozen=True):
     width: int = 1
     continuable: bool = False
     constrained: bool = False
-    has_tools: bool = False
     stop: tuple[str, ...] = ()
     media_hosts: tuple[str, ...] = ()
 
@@ -96,7 +95,6 @@ def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival, key: Key) -> Request
         prompt_bytes=shape.prompt_bytes,
         continuable=shape.continuable,
         constrained=shape.constrained or not _CONSTRAINTS.isdisjoint(extra),
-        has_tools=shape.has_tools,
         stop=shape.stop,
         media_hosts=shape.media_hosts,
         traceparent=arrival.traceparent,
@@ -144,7 +142,6 @@ def _read_chat(fields: dict[str, Any], size_bytes: int) -> tuple[openai_fields.C
         and not (chat.logprobs or chat.top_logprobs or forced or spoken or fields.get("audio"))
         and _repeatable(chat),
         constrained=chat.response_format is not None and chat.response_format.get("type") != "text",
-        has_tools=bool(chat.tools or chat.functions),
         stop=_stops(chat.stop),
         media_hosts=tuple(found.hosts),
     )

@@ -14,7 +14,7 @@ def request(*, prompt_bytes: int = 4000, max_tokens: int | None = None, width: i
     return Request(
         id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", key=KEY, model="m", tier_word=None,
         stream=False, body={}, extra={}, max_tokens=max_tokens, width=width, size_bytes=prompt_bytes,
-        prompt_bytes=prompt_bytes, continuable=True, constrained=False, has_tools=False, stop=(), media_hosts=(),
+        prompt_bytes=prompt_bytes, continuable=True, constrained=False, stop=(), media_hosts=(),
         traceparent=None, arrived_s=0.0, arrived_us=0,
     )  # fmt: skip
 

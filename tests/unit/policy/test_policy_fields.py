@@ -15,7 +15,7 @@ def request(body: dict, extra: dict) -> Request:
     return Request(
         id="r", caller_id="", endpoint="chat.completions", path="/chat/completions", key=KEY, model="m", tier_word=None,
         stream=False, body=body, extra=extra, max_tokens=None, width=1, size_bytes=1, prompt_bytes=1, continuable=True,
-        constrained=False, has_tools=False, stop=(), media_hosts=(), traceparent=None, arrived_s=0.0, arrived_us=0,
+        constrained=False, stop=(), media_hosts=(), traceparent=None, arrived_s=0.0, arrived_us=0,
     )  # fmt: skip
 
 
