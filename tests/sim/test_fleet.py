@@ -30,14 +30,14 @@ def test_paused_streams_end_whole_and_in_order(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_stream_is_silent_much_longer_than_its_guard(seed: int) -> None:
-    """R11: the gap guard of default and flex."""
+def test_no_stream_is_silent_for_longer_than_its_guard(seed: int) -> None:
+    """R11: the gap guard of default and flex, where something else than reserved can be taken."""
     fleet = overloaded(seed)
     for tier in (Tier.DEFAULT, Tier.FLEX):
         guard_s = DEFAULT_POLICIES[tier].gap_guard_s
         assert guard_s is not None
         gaps = [gap for job in fleet.jobs if job.tier is tier for gap in job.gaps]
-        assert max(gaps, default=0) <= (guard_s + 2) * US
+        assert max(gaps, default=0) <= guard_s * US
 
 
 def test_reserved_hardly_waits_whatever_the_others_do() -> None:

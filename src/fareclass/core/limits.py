@@ -15,6 +15,8 @@ WIDTH = 8
 """Sequences that one request may ask for (`n` × prompts, R49)."""
 MAX_RESTARTS = 3
 """A ticket that was restarted this often is left alone (R11)."""
+MAX_FAILURES = 3
+"""A ticket that replicas failed this often is given up (R46)."""
 MAX_YIELDS = 3
 """Yields per ticket on an engine that loses a cut prompt (R52)."""
 MAX_PAUSED_S = 600.0
@@ -25,6 +27,8 @@ YIELD_TOKENS = 512
 """Uncached prompt tokens above which a worse ticket yields its prefill (R52)."""
 CHEAP_CONTINUATION_TOKENS = 256
 """Default may take from flex and batch only where a continuation recomputes no more (R11)."""
+GUARD_SHARE = 0.9
+"""The gap guard acts this far into the longest gap that it allows, so that the gap ends within it (R11)."""
 PROTECTION_S = 0.5
 """Least time after a resume in which nobody but reserved takes the ticket again (R11)."""
 SSE_COMMENT_S = 15.0
@@ -67,3 +71,33 @@ BODY_READ_S = 300.0
 """A request body may take no longer to arrive."""
 CALLER_STALL_S = 60.0
 """A caller who reads nothing of an answer that waits for him is taken for gone after this long, at most twice it."""
+SETTINGS = 1_024
+"""Entries of one list of the configuration file: models, replicas, fields, domains."""
+SLOTS = 4_096
+"""Sequences of one replica at once."""
+LOCAL_SLOTS = 254
+"""The same for the built-in engine: llama.cpp runs 256, of which two are spare (R17)."""
+CONTEXT_TOKENS = 1_048_576
+"""Context of one slot of the built-in engine."""
+SIMULATED_US = 60_000_000
+"""What one step of a simulated replica may take, and each sequence's part of it."""
+SIMULATED_TOKENS = 10**9
+"""A simulated replica's memory, its chunk of prompt, and its prefill speed in a second."""
+EXPECTED_TOKENS = 1_048_576
+"""Output that is expected of a request while nothing has been learned (R25)."""
+BURNDOWN = 100
+"""What one output token may count against a TPM quota (R25)."""
+MULTIPLIER = 1_000
+"""A tier's price multiplier in the configuration file (R33)."""
+AMOUNT_DECIMALS = 9
+"""Of a price or multiplier there; prices that follow from it have two or three more (R24, R32)."""
+WAIT_S = 7 * 86_400.0
+"""How long a tier's wait in line may be (R14)."""
+QUEUE_LIMIT = 1_000_000
+"""Tickets in one line (R14)."""
+DRAIN_S = 86_400.0
+"""How long running work may go on after SIGTERM."""
+URL_CHARS = 2_048
+"""An address in the configuration file."""
+SECRET_BYTES = 8_192
+"""A secret that is read from a file."""

@@ -30,7 +30,8 @@ class TierPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator sets of one tier.
 
     `max_batch` is the share of a replica's slots that may be running beside a ticket of
-    this tier (R9); `max_wait_s` how long one may stand in line before it is refused
+    this tier (R9); `gap_guard_s` the longest gap that a pause may make in a stream, reserved
+    work aside (R11); `max_wait_s` how long one may stand in line before it is refused
     (R14); `floor` the share of the pool's slots whose holders are nobody's victims (R7);
     `queue_limit` how many tickets may stand in one pool's line of this tier (R14).
     """

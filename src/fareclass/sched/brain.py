@@ -10,7 +10,7 @@ What a driver owes it: carry out each effect; report a started call's `first_tok
 
 from collections.abc import Iterable, Mapping
 
-from fareclass.core.limits import PROTECTION_S, YIELD_TOKENS
+from fareclass.core.limits import MAX_FAILURES, PROTECTION_S, YIELD_TOKENS
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Quota
 from fareclass.core.tiers import TIERS, Tier, TierPolicy
@@ -24,9 +24,6 @@ from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
 from fareclass.sched.timers import Timers
 from fareclass.sched.waits import Waits
-
-MAX_FAILURES = 3
-"""A ticket that this many replicas failed is given up (R46)."""
 
 
 class Brain:
@@ -340,10 +337,11 @@ class Brain:
             while self._fill_one(line, rank, now, claimed, out):
                 pass
             if rank <= Tier.DEFAULT:
-                while self._leaving - spoken < line.width and self._take_one(line, rank, now, out):
-                    if self._freed:
-                        return
-                spoken += min(line.width, max(0, self._leaving - spoken))
+                roaming = line.width - line.home_width
+                self._take_for(line, rank, spoken + roaming, now, out)
+                if self._freed:
+                    return
+                spoken += min(roaming, max(0, self._leaving - spoken))
 
     def _fill_one(self, line: Line, rank: int, now: float, claimed: dict[Replica, None], out: list[Effect]) -> bool:
         """Start the best ticket of this line that may start; False if none may."""
@@ -362,23 +360,25 @@ class Brain:
                 keeps = False
         return False
 
-    def _take_one(self, line: Line, rank: int, now: float, out: list[Effect]) -> bool:
-        """Take slots for the first ticket of this line, or one that waits for its own replica; False if none may."""
-        if not any(self._movable[rank + 1 :]):
-            return False
+    def _take_for(self, line: Line, rank: int, enough: int, now: float, out: list[Effect]) -> None:
+        """Take slots till `enough` are being freed for who may go anywhere, and on each replica for who awaits it."""
+        below = Tier.RESERVED if line is self.lines.guard else rank
+        if not any(self._movable[below + 1 :]):
+            return
         for ticket, home in line.candidates(self.replicas.values()):
             if ticket.rank > Tier.DEFAULT:
                 continue
             among = self.replicas.values() if home is None else (home,)
-            found = victims(ticket, among, now, self._floors.inside())
-            if found is not None:
-                replica, taken = found
-                for victim in taken:
-                    self._take(replica, victim, now, out)
-                return True
-            if home is None:
-                return False
-        return False
+            while self._leaving < enough if home is None else home.leaving() < line.width_at[home.id]:
+                found = victims(ticket, among, now, self._floors.inside())
+                if found is None:
+                    break
+                for victim in found[1]:
+                    self._take(found[0], victim, now, out)
+                if self._freed:
+                    return
+            if ticket.fresh:
+                return
 
     # -- what it shows
 

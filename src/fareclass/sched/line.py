@@ -17,10 +17,13 @@ class Line:
     may go anywhere stand in `_roaming`, those that still wait for their own replica's warm
     cache in that replica's heap (R11). Both heaps drop entries lazily: an entry is good
     only while its ticket stands in line where the entry says. There are never more of
-    them than slots were ever taken, so they stay small beside the fresh ones.
+    them than slots were ever taken, so they stay small beside the fresh ones. `home_width`
+    sequences wait for their own replica, `width_at` of them for each.
     """
 
-    __slots__ = ("_at_home", "_roaming", "fresh", "home_width", "name", "returned", "size_bytes", "total", "width")
+    __slots__ = ("_at_home", "_roaming", "fresh", "home_width", "name", "returned", "size_bytes", "total", "width",
+        "width_at",
+    )  # fmt: skip
 
     def __init__(self, name: str, total: list[int]) -> None:
         """`total[0]` counts the tickets in all lines of the pool, which share it."""
@@ -30,6 +33,7 @@ class Line:
         self.returned = 0
         self.width = 0
         self.home_width = 0
+        self.width_at: dict[str, int] = {}
         self.size_bytes = 0
         self._roaming: list[Entry] = []
         self._at_home: dict[str, list[Entry]] = {}
@@ -53,7 +57,7 @@ class Line:
             heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
         else:
             heapq.heappush(self._at_home.setdefault(ticket.home, []), (ticket.arrival, ticket.seq, ticket))
-            self.home_width += ticket.width
+            self._count_at(ticket.home, ticket.width)
         self.returned += 1
         self._join(ticket)
 
@@ -69,13 +73,13 @@ class Line:
             return
         self.returned -= 1
         if not ticket.roams:
-            self.home_width -= ticket.width
+            self._count_at(ticket.home, -ticket.width)
 
     def roam(self, ticket: Ticket) -> None:
         """A ticket that waited for its own replica may go anywhere from now on."""
         if not ticket.roams:
             ticket.roams = True
-            self.home_width -= ticket.width
+            self._count_at(ticket.home, -ticket.width)
             heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
 
     def forgive(self) -> None:
@@ -127,6 +131,11 @@ class Line:
         if ticket.line is not self or ticket.fresh:
             return False
         return ticket.roams if home is None else not ticket.roams and ticket.home == home
+
+    def _count_at(self, home: str | None, width: int) -> None:
+        assert home is not None
+        self.home_width += width
+        self.width_at[home] = self.width_at.get(home, 0) + width
 
     def _join(self, ticket: Ticket) -> None:
         ticket.line = self

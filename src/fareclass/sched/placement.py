@@ -78,8 +78,13 @@ def victims(
     return None
 
 
+def takes_below(ticket: Ticket) -> int:
+    """The ticket may take slots of ranks worse than this: its own, or any but reserved once guarded (R11)."""
+    return Tier.RESERVED if ticket.guarded else ticket.rank
+
+
 def _worst_movable(replica: Replica, ticket: Ticket, protected: Collection[int]) -> int | None:
-    for rank in range(Tier.BATCH, ticket.rank, -1):
+    for rank in range(Tier.BATCH, takes_below(ticket), -1):
         if replica.movable[rank] and rank not in protected:
             return rank
     return None
@@ -106,7 +111,7 @@ def _victims_on(replica: Replica, ticket: Ticket, now: float, protected: Collect
     if needed <= 0 or replica.width > limit:
         return []  # it has room, or what is above a ceiling must drain (R9)
     found: list[Ticket] = []
-    for rank in range(Tier.BATCH, ticket.rank, -1):
+    for rank in range(Tier.BATCH, takes_below(ticket), -1):
         if rank in protected:
             continue
         able = [other for other in replica.movable[rank] if _may_be_taken(replica, other, ticket, now)]

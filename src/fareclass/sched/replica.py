@@ -175,9 +175,10 @@ class Replica:
             self.movable[ticket.rank][ticket] = None
             self.pool_movable[ticket.rank] += 1
 
-    def leaving(self, rank: int) -> int:
-        """Sequences of this rank that were told to pause and still run."""
-        return sum(ticket.width for ticket in self.running if ticket.state is State.LEAVING and ticket.rank == rank)
+    def leaving(self, rank: int | None = None) -> int:
+        """Sequences that were told to pause and still run; of this rank, or of all."""
+        going = [ticket for ticket in self.running if ticket.state is State.LEAVING]
+        return sum(ticket.width for ticket in going if rank is None or ticket.rank == rank)
 
     def _forget_movable(self, ticket: Ticket) -> None:
         if ticket in self.movable[ticket.rank]:

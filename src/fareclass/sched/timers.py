@@ -22,9 +22,9 @@ class Timers:
         self._heap: list[int] = []
 
     def set(self, ticket: Ticket, at: float) -> None:
-        """Move the ticket's timer to `at` (rounded up to the step)."""
+        """Move the ticket's timer to the first step after `at`, so that whoever then looks finds it past."""
         self.drop(ticket)
-        number = math.ceil(at / STEP_S)
+        number = math.floor(at / STEP_S) + 1
         step = self._steps.get(number)
         if step is None:
             step = self._steps[number] = {}

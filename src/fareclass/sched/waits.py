@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fareclass.core.limits import MAX_PAUSED_S
+from fareclass.core.limits import GUARD_SHARE, MAX_PAUSED_S
 from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import Tier, TierPolicy
 from fareclass.sched.lines import Lines, flex_code
@@ -73,7 +73,7 @@ class Waits:
         )
 
     def _guard_s(self, ticket: Ticket) -> float:
-        return self._policies[ticket.tier].gap_guard_s or 0.0
+        return GUARD_SHARE * (self._policies[ticket.tier].gap_guard_s or 0.0)
 
     def _roam_s(self, ticket: Ticket) -> float:
         replica = self._replicas[ticket.home] if ticket.home is not None else None

@@ -168,10 +168,10 @@ def test_after_a_resume_only_reserved_takes_it_again() -> None:
 
 
 def test_the_gap_guard_puts_a_long_paused_stream_ahead_of_new_priority_work() -> None:
-    """R11: default after 5 s; once resumed it is taken only by reserved."""
+    """R11: default before 5 s are over; once resumed it is taken only by reserved."""
     pool = Pool(1, policies=FULL)
     pool.running("d", DEFAULT)
-    pool.offer("p1", PRIORITY)
+    pool.offer("p1", PRIORITY, continuable=False)
     pool.paused("d")
     pool.stream("p1")
     pool.offer("p2", PRIORITY)
@@ -184,6 +184,70 @@ def test_the_gap_guard_puts_a_long_paused_stream_ahead_of_new_priority_work() ->
     assert pool.said() == [], "p2 may not take it"
     pool.offer("r", RESERVED)
     assert pool.said() == ["pause d"]
+
+
+def test_the_gap_guard_takes_a_running_slot_in_time_from_anybody_but_reserved() -> None:
+    """R11: so that a default stream's gap stays within the guard where nothing ends in time."""
+    pool = Pool(3, policies=FULL)
+    pool.running("d", DEFAULT)
+    pool.running("r1", RESERVED)
+    pool.running("p", PRIORITY)
+    pool.offer("r2", RESERVED)
+    pool.paused("d")
+    pool.stream("r2")
+    pool.said()
+    pool.wait(4.4)
+    assert pool.said() == []
+    pool.wait(0.2)
+    assert pool.said() == ["pause p"]
+    pool.paused("p")
+    assert pool.said() == ["start d on r0"]
+    pool.stream("d")
+    pool.wait(10)
+    assert pool.said() == [], "p may not take it back"
+    pool.offer("r3", RESERVED)
+    pool.paused("d")
+    pool.stream("r3")
+    pool.said()
+    pool.wait(500)
+    assert pool.said() == [], "nothing is taken from reserved"
+
+
+def test_flex_takes_from_nobody_even_when_guarded() -> None:
+    """R11: the gap guard lets it go first, no more."""
+    pool = Pool(1, policies=FULL)
+    pool.running("f", FLEX)
+    pool.offer("d", DEFAULT)
+    pool.paused("f")
+    pool.stream("d")
+    pool.offer("p", PRIORITY, continuable=False)
+    pool.paused("d")
+    pool.finish("p")
+    pool.stream("d")
+    pool.said()
+    pool.wait(40)
+    assert pool.said() == []
+    pool.offer("d2", DEFAULT)
+    pool.finish("d")
+    assert pool.said() == ["start f on r0"]
+
+
+def test_no_slot_is_taken_that_nobody_could_use() -> None:
+    """R11: one freed elsewhere is of no use to a stream that waits for its own replica."""
+    pool = Pool(1, 2, policies=FULL)
+    pool.brain.set_tiers("r1", [PRIORITY, DEFAULT], pool.now)
+    pool.running("p1", PRIORITY)
+    assert pool.tickets["p1"].replica == "r0"
+    pool.running("d1", DEFAULT)
+    pool.running("d2", DEFAULT)
+    pool.offer("r", RESERVED)
+    pool.paused("p1")
+    pool.stream("r")
+    pool.said()
+    pool.offer("p2", PRIORITY)
+    assert pool.said() == ["pause d1"]
+    pool.paused("d1")
+    assert pool.said() == ["start p2 on r1"]
 
 
 def test_a_stream_paused_too_long_ends_with_what_it_has() -> None:

@@ -24,7 +24,7 @@ def test_r7_starts_ahead_of_a_better_tier_because_of_a_floor():
 def test_r7_starts_ahead_of_a_better_tier_because_of_the_gap_guard():
     pool = Pool(1, policies={Tier.PRIORITY: PRIORITY, Tier.DEFAULT: GUARDED})
     pool.running("d", Tier.DEFAULT)
-    pool.offer("p1", Tier.PRIORITY)
+    pool.offer("p1", Tier.PRIORITY, continuable=False)
     pool.paused("d")
     pool.stream("p1")
     pool.offer("p2", Tier.PRIORITY)
