@@ -1,26 +1,36 @@
 """The settings of one gateway: a YAML file and `FARECLASS_*` variables -> one frozen `Config`, checked as a whole.
 
-The only reader of files and environment variables for settings. How text becomes the
-values declared here, with the line of every mistake, is in `fareclass.config_reader`.
+The only reader of files and environment variables for settings. The settings themselves are
+declared in `fareclass.config_schema`; how text becomes them, with the line of every mistake,
+is in `fareclass.config_reader`. Here is what no single setting shows.
 """
 
-import ipaddress
+import math
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import platformdirs
-from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
-from fareclass.config_reader import ConfigError, Reader, Secret
+from fareclass.config_reader import ConfigError, Reader, Secret, given, known
+from fareclass.config_schema import (
+    Config,
+    LocalEngine,
+    Model,
+    Price,
+    Replica,
+    SimulatedEngine,
+    TierSettings,
+    Tls,
+)
 from fareclass.core.limits import PRICE_USD
 from fareclass.core.money import per_token
-from fareclass.core.tiers import DEFAULT_POLICIES, TIERS, Tier, TierPolicy
+from fareclass.core.tiers import Tier
+from fareclass.core.usage import KINDS
 
 __all__ = [
     "Config",
@@ -37,168 +47,8 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "smollm2-135m"
-MULTIPLIERS = (Decimal(1), Decimal("1.75"), Decimal(1), Decimal("0.5"), Decimal("0.5"))
-"""Price multipliers in the order of the tiers, where nothing else is set (section 2 of the rules)."""
-
-Slots = Annotated[int, Meta(ge=1, le=4096)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
-
-
-class Tls(Struct, frozen=True, kw_only=True):
-    """Certificate chain and private key, both PEM files."""
-
-    cert: Path
-    key: Path
-
-
-class LocalEngine(Struct, frozen=True, kw_only=True, tag_field="kind", tag="local"):
-    """The built-in CPU engine. `model_file` is a GGUF file, the built-in model where none is named.
-
-    `context_tokens` is what one slot can hold, prompt and answer together.
-    """
-
-    slots: Slots = 8
-    model_file: Path | None = None
-    context_tokens: Annotated[int, Meta(ge=256)] = 2048
-
-
-class SimulatedEngine(Struct, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
-    """Replicas without a model. The speeds are those of `engine.sim_replica.Speed`, of the same names."""
-
-    replicas: Annotated[int, Meta(ge=1, le=1024)] = 1
-    slots: Slots = 16
-    base_us: Count = 8_000
-    sequence_us: Annotated[int, Meta(ge=0)] = 1_500
-    chunk_tokens: Count = 512
-    prefill_tokens_s: Count = 20_000
-    kv_tokens: Count = 262_144
-
-
-class Replica(Struct, frozen=True, kw_only=True):
-    """One OpenAI-compatible server. `url` is what its API stands below, such as `http://gpu-1:8000/v1`.
-
-    `tiers`: the only ones that it serves (R16); None is all.
-    """
-
-    url: str
-    slots: Slots
-    api_key: Secret | None = None
-    tiers: tuple[Tier, ...] | None = None
-
-
-class Price(Struct, frozen=True, kw_only=True):
-    """USD per 1 M tokens at tier `default` (R33). Cache prices that are not set follow from `input` (R24, R32)."""
-
-    input: Decimal
-    output: Decimal
-    cache_write_5m: Decimal | None = None
-    cache_write_1h: Decimal | None = None
-    cache_read: Decimal | None = None
-
-    def kinds(self) -> tuple[Decimal, ...]:
-        """The price of each token kind, in the order of `core.usage.KINDS`."""
-        return (
-            self.input,
-            _or(self.cache_write_5m, self.input * Decimal("1.25")),
-            _or(self.cache_write_1h, self.input * 2),
-            _or(self.cache_read, self.input * Decimal("0.1")),
-            self.output,
-        )
-
-
-class Model(Struct, frozen=True, kw_only=True):
-    """A public model and where it is served: exactly one of `engine` and `replicas`.
-
-    `tier_prices` are multipliers that differ from those of the tiers. `tiers` are the only
-    ones allowed on this model (R3), `pass_fields` the request fields passed on beside the
-    API's own (R50), `media_domains` the hosts remote media may come from (R47),
-    `output_burndown` what one output token counts against a TPM quota (R25).
-    """
-
-    engine: LocalEngine | SimulatedEngine | None = None
-    replicas: tuple[Replica, ...] = ()
-    upstream_model: str | None = None
-    price: Price | None = None
-    tier_prices: Mapping[Tier, Decimal] = {}
-    tiers: tuple[Tier, ...] | None = None
-    pass_fields: tuple[str, ...] = ()
-    media_domains: tuple[str, ...] = ()
-    output_burndown: Annotated[int, Meta(ge=1, le=100)] = 1
-    max_tokens_default: Count = 512
-
-
-class TierSettings(Struct, frozen=True, kw_only=True):
-    """What the operator sets of one tier; the rest stays as `core.tiers.DEFAULT_POLICIES` has it."""
-
-    price: Decimal | None = None
-    max_batch: Annotated[float, Meta(gt=0, le=1)] | None = None
-    max_wait_s: Positive | None = None
-    roam_after_s: Positive | None = None
-    floor: Share | None = None
-    gap_guard_s: Positive | None = None
-    queue_limit: Count | None = None
-
-
-class Config(Struct, frozen=True, kw_only=True):
-    """All settings. Paths are absolute. `admin_key` is None where the first start shall make one.
-
-    `drain_s`: how long running work may go on after SIGTERM. `insecure_listen` allows
-    listening beyond loopback without TLS, for use behind a proxy that has it.
-    """
-
-    listen: str = "127.0.0.1:8000"
-    insecure_listen: bool = False
-    tls: Tls | None = None
-    store: str
-    store_password: Secret | None = None
-    master_key_file: Path
-    admin_key: Secret | None = None
-    drain_s: Annotated[float, Meta(ge=0)] = 30.0
-    models: Mapping[str, Model]
-    tiers: Mapping[Tier, TierSettings] = {}
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port to listen on.
-
-        Raises:
-            ValueError: `listen` is not `host:port`; never in a loaded config.
-        """
-        host, _, port = self.listen.rpartition(":")
-        if not (host and port.isascii() and port.isdigit() and int(port) <= 65_535):
-            raise ValueError(self.listen)
-        return host.removeprefix("[").removesuffix("]"), int(port)
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach the gateway."""
-        return _is_loopback(self.address[0])
-
-    def base_url(self, port: int) -> str:
-        """Where a caller on this machine reaches the gateway that listens on this port."""
-        host, _ = self.address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-    def policies(self) -> dict[Tier, TierPolicy]:
-        """Every tier's policy for the brain, the operator's settings over the defaults."""
-        return {tier: self._policy(tier) for tier in TIERS}
-
-    def _policy(self, tier: Tier) -> TierPolicy:
-        given = asdict(self.tiers.get(tier, TierSettings()))
-        given.pop("price")
-        settings = asdict(DEFAULT_POLICIES[tier]) | {name: value for name, value in given.items() if value is not None}
-        return TierPolicy(**settings)
-
-    def multipliers(self, model: str) -> tuple[Decimal, ...]:
-        """A model's price multipliers in the order of the tiers."""
-        own = self.models[model].tier_prices
-        return tuple(
-            own[tier] if tier in own else _or(self.tiers.get(tier, TierSettings()).price, MULTIPLIERS[tier])
-            for tier in TIERS
-        )
+_SENT = (Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX)
+"""The tiers that callers may send (section 1 of the rules)."""
 
 
 def load(file: Path | None = None, env: Mapping[str, str] = os.environ) -> Config:
@@ -219,8 +69,9 @@ def load(file: Path | None = None, env: Mapping[str, str] = os.environ) -> Confi
             "models", {DEFAULT_MODEL: {"engine": {"kind": "local"}, "price": {"input": "0.1", "output": "0.4"}}}
         )
     config: Config = reader.convert(Config)
-    config = _with_store(config, reader)
-    for path, message in _mistakes(config):
+    if known(config.store):
+        config = _with_store(config, reader)
+    for path, message in _mistakes(config, reader):
         reader.complain(path, message)
     reader.finish()
     return config
@@ -228,99 +79,125 @@ def load(file: Path | None = None, env: Mapping[str, str] = os.environ) -> Confi
 
 def _with_store(config: Config, reader: Reader) -> Config:
     """SQLite's file absolute; a password in FARECLASS_STORE moved to where it is not printed."""
+    if config.store.startswith("sqlite:///"):
+        file = reader.file("store", config.store.removeprefix("sqlite:///"))
+        return replace(config, store=f"sqlite:///{file}")
     url = urlsplit(config.store)
-    if url.scheme == "sqlite":
-        return replace(config, store=f"sqlite:///{reader.folder_of('store') / url.path.removeprefix('/')}")
-    if url.password is None or reader.from_file("store"):
+    if url.password is None or not reader.from_variable("store"):
         return config
     bare = url._replace(netloc=url.netloc.replace(f":{url.password}@", "@", 1)).geturl()
     return replace(config, store=bare, store_password=Secret(unquote(url.password)))
 
 
-def _mistakes(config: Config) -> Iterator[tuple[str, str]]:
-    """What no single field shows."""
+def _mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]:
+    """What no single setting shows. Nothing is said that rests on a setting that could not be read."""
     yield from _listen_mistakes(config)
     yield from _tls_mistakes(config.tls)
-    yield from _store_mistakes(config)
-    if not config.models:
-        yield "models", "must name at least one model"
-    for name, model in config.models.items():
-        yield from _model_mistakes(f"models.{name}", model)
-        yield from _price_mistakes(f"models.{name}", model, config.multipliers(name))
-
-
-def _tls_mistakes(tls: Tls | None) -> Iterator[tuple[str, str]]:
-    if tls is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        yield "tls", f"the certificate and its key can't be used: {error}"
+    yield from _store_mistakes(config, reader)
+    yield from _floor_mistakes(given(config.tiers, {}).values())
+    for name, model in given(config.models, {}).items():
+        path = f"models.{name}"
+        if (model.engine is None) == (model.replicas == ()):
+            yield path, "must have exactly one of engine and replicas"
+        yield from _replica_mistakes(path, given(model.replicas, ()))
+        yield from _tier_mistakes(path, model)
+        if known(model.price, model.tier_prices, config.tiers) and model.price is not None:
+            yield from _price_mistakes(f"{path}.price", model.price, config.multipliers(name))
 
 
 def _listen_mistakes(config: Config) -> Iterator[tuple[str, str]]:
-    try:
-        host, _ = config.address
-    except ValueError:
-        yield "listen", "must be host:port, such as 127.0.0.1:8000"
-        return
-    if not (config.tls or config.insecure_listen or _is_loopback(host)):
+    if known(config.listen, config.insecure_listen) and not (config.tls or config.insecure_listen or config.loopback):
         yield (
             "listen",
             (
-                f"{host} can be reached from other machines: set tls.cert and tls.key, or insecure_listen: true "
-                "where something in front of the gateway does TLS"
+                f"{config.listen} can be reached from other machines: set tls.cert and tls.key, or insecure_listen: "
+                "true where something in front of the gateway does TLS"
             ),
         )
 
 
-def _store_mistakes(config: Config) -> Iterator[tuple[str, str]]:
+def _tls_mistakes(tls: Tls | None) -> Iterator[tuple[str, str]]:
+    if tls is None or not known(tls.cert, tls.key):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password="")  # rather than be asked
+    except (OSError, ssl.SSLError) as error:
+        yield "tls", f"must be a PEM certificate and its own key, which has no password: {error}"
+
+
+def _store_mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]:
+    if not known(config.store):
+        return
+    if config.store.startswith("sqlite:///"):
+        file = Path(config.store.removeprefix("sqlite:///"))
+        if file.is_dir():
+            yield "store", f"must be a file, not the folder {file}"
+        if known(config.master_key_file) and file.parent.resolve() == config.master_key_file.parent.resolve():
+            where = "store" if reader.from_variable("store") else "master_key_file"
+            yield where, "database and master key must lie in different folders: who copies one would have both (R51)"
+        return
     url = urlsplit(config.store)
-    if url.scheme == "sqlite":
-        database = Path(url.path.removeprefix("/"))
-        if database.parent == config.master_key_file.parent:
-            yield "master_key_file", "must lie outside the database's folder: who copies that would have both (R51)"
-    elif url.scheme != "postgresql":
-        yield "store", "must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"
-    if url.password is not None:
+    if url.password is not None or any("password" in name for name in parse_qs(url.query)):
         yield "store", "must not hold a password: use store_password_env or store_password_file"
 
 
-def _model_mistakes(path: str, model: Model) -> Iterator[tuple[str, str]]:
-    if (model.engine is None) == (not model.replicas):
-        yield path, "must have exactly one of engine and replicas"
-    urls = [replica.url for replica in model.replicas]
-    for index, url in enumerate(urls):
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
-            yield f"{path}.replicas[{index}].url", "must be http://HOST[:PORT]/v1 or https://…, without user and query"
-        if url in urls[:index]:
-            yield f"{path}.replicas[{index}].url", "is there twice; one replica is one engine, its slots say how much"
-    if isinstance(model.engine, LocalEngine) and model.engine.model_file and not model.engine.model_file.is_file():
-        yield f"{path}.engine.model_file", f"no such file: {model.engine.model_file}"
+def _floor_mistakes(tiers: Iterable[TierSettings]) -> Iterator[tuple[str, str]]:
+    floors = math.fsum(given(tier.floor, None) or 0 for tier in tiers)
+    if floors > 1:
+        yield "tiers", f"the floors of all tiers are shares of the same slots: together at most 1, not {floors:g} (R7)"
 
 
-def _price_mistakes(path: str, model: Model, multipliers: tuple[Decimal, ...]) -> Iterator[tuple[str, str]]:
-    if model.price is None:
+def _replica_mistakes(path: str, replicas: Sequence[Replica]) -> Iterator[tuple[str, str]]:
+    seen = set()
+    for index, replica in enumerate(replicas):
+        if known(replica.url):
+            if replica.place in seen:
+                yield (
+                    f"{path}.replicas[{index}].url",
+                    "is there twice; one replica is one engine, its slots say how much",
+                )
+            seen.add(replica.place)
+
+
+def _tier_mistakes(path: str, model: Model) -> Iterator[tuple[str, str]]:
+    replicas = given(model.replicas, ())
+    if not known(model.replicas, model.tiers, *(replica.tiers for replica in replicas)):
         return
-    if not all(price.is_finite() and price <= PRICE_USD for price in model.price.kinds()):
-        yield f"{path}.price", f"prices may be up to {PRICE_USD} USD per 1M tokens"
-        return
-    for multiplier in dict.fromkeys(multipliers):
-        for price in model.price.kinds():
-            try:
-                per_token(price, multiplier)
-            except (ValueError, ArithmeticError) as error:
-                yield f"{path}.price", str(error)
-                return
+    allowed = {tier for tier in _SENT if model.tiers is None or tier in model.tiers}
+    if not allowed:
+        yield f"{path}.tiers", f"must allow one that callers may send: {_words(_SENT)}"
+    lanes = [allowed.intersection(_SENT if replica.tiers is None else replica.tiers) for replica in replicas]
+    for index, lane in enumerate(lanes):
+        if allowed and not lane:
+            yield f"{path}.replicas[{index}].tiers", f"must have one that the model allows: {_words(allowed)}"
+    missed = allowed.difference(*lanes)
+    if lanes and missed and missed != allowed:
+        yield f"{path}.replicas", f"none serves {_words(missed)}: let one, or name the others in {path}.tiers"
 
 
-def _is_loopback(host: str) -> bool:
+def _price_mistakes(path: str, price: Price, multipliers: Iterable[Decimal]) -> Iterator[tuple[str, str]]:
+    price = Price(**{kind: given(amount, Decimal(0)) for kind, amount in asdict(price).items()})
+    factors = [factor for factor in dict.fromkeys(multipliers) if known(factor)]
+    wrong = {
+        kind: why
+        for kind, amount in zip(KINDS, price.kinds(), strict=True)
+        if (why := next(filter(None, (_unpayable(amount, factor) for factor in factors)), None))
+    }
+    for kind, why in wrong.items():
+        if getattr(price, kind) is not None or "input" not in wrong:
+            yield f"{path}.{kind}", why
+
+
+def _unpayable(price: Decimal, factor: Decimal) -> str | None:
+    """Why a price can't be charged at a tier, if so (R34)."""
+    if price * factor > PRICE_USD:
+        return f"{price} USD per 1M tokens × {factor} is more than {PRICE_USD}"
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        per_token(price, factor)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
-def _or(value: Decimal | None, default: Decimal) -> Decimal:
-    return default if value is None else value
+def _words(tiers: Iterable[Tier]) -> str:
+    return ", ".join(tier.word for tier in sorted(tiers))

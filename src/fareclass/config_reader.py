@@ -1,28 +1,40 @@
 """YAML text -> frozen msgspec structs, keeping the line of everything, with all mistakes told at once.
 
-The structs are the schema. Scalars stay text until their field's type is known, so a price
-never passes through a float. Secrets are never written in the file: a field `api_key` of
-type `Secret` is given as `api_key_env` or `api_key_file`.
+The structs are the schema: types, bounds (`msgspec.Meta`), and `config_values.must_be` for
+what neither can say. Scalars stay text until their field's type is known, so a price never passes
+through a float. Secrets are never written in the file: a field `api_key` of type `Secret`
+is given as `api_key_env` or `api_key_file`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from msgspec import inspect
 
-from fareclass.core.tiers import ALIASES, BY_WORD, Tier
+from fareclass.config_values import Rule, expanded, expected, parse
+from fareclass.core.limits import SECRET_BYTES
 
 _MAX_FILE_BYTES = 1024 * 1024
 _NULL = "tag:yaml.org,2002:null"
 _NOWHERE = yaml.Mark("", -1, 0, 0, "", 0)
 """The line of what no file holds comes out as 0."""
-_BAD = object()
+UNKNOWN: Any = object()
+"""Stands in a struct for a setting that could not be read. What was wrong with it has been noted."""
+T = TypeVar("T")
+
+
+def known(*settings: object) -> bool:
+    """Whether all of these could be read."""
+    return UNKNOWN not in settings
+
+
+def given(setting: T, default: T) -> T:
+    """The setting, or this where it could not be read."""
+    return default if setting is UNKNOWN else setting
 
 
 class ConfigError(Exception):
@@ -56,13 +68,13 @@ class _Place(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a small file can't stand for a huge one, and every value has one line."""
+    """YAML without aliases and tags: a small file can't stand for a huge one, and text means what it says."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event: yaml.AliasEvent = self.get_event()  # type: ignore[no-untyped-call]
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            raise ConfigError([f"{_Place(self.name, line)}: aliases (*name) can't be used here"])
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.tag is not None:
+            place = _Place(self.name, event.start_mark.line + 1)
+            raise ConfigError([f"{place}: aliases (*name) and tags (!name) can't be used here; write the value itself"])
         return super().compose_node(parent, index)
 
 
@@ -97,33 +109,25 @@ class Reader:
             self._top[key] = _Place(self._name), _node(value)
 
     def convert(self, struct: type[Any]) -> Any:
-        """The settings as this struct.
-
-        Raises:
-            ConfigError: what was found so far, where the struct can't be made.
-        """
+        """The settings as this struct, `UNKNOWN` where one could not be read. To be used only after `finish`."""
         schema = inspect.type_info(struct)
         assert isinstance(schema, inspect.StructType)
-        value = self._fields(self._top, schema, "")
-        if value is _BAD:
-            self.finish()
-        return value
+        return self._fields(self._top, schema, "")
 
-    def folder_of(self, path: str) -> Path:
-        """What a relative file name in this setting is relative to: the file's folder, or where we were started."""
-        place = self._origins.get(path)
-        return self._folder if place is None or place.name == self._name else Path.cwd()
+    def file(self, path: str, name: str) -> Path:
+        """A file that this setting names: relative to the settings file's folder, or to where we were started."""
+        return (Path.cwd() if self.from_variable(path) else self._folder) / expanded(name)
 
-    def from_file(self, path: str) -> bool:
-        """Whether this setting stands in the file, rather than in the environment or nowhere."""
-        return path in self._origins and self._origins[path].line > 0
+    def from_variable(self, path: str) -> bool:
+        """Whether an environment variable gave this setting."""
+        return path in self._origins and self._origins[path].name != self._name
 
     def complain(self, path: str, message: str) -> None:
         """Note a mistake; it is told at the line of the setting, or of what it would stand in."""
-        known = path
-        while known not in self._origins and known:
-            known = known[: max(known.rfind("."), known.rfind("["), 0)]
-        place = self._origins.get(known, _Place(self._name))
+        nearest = path
+        while nearest not in self._origins and nearest:
+            nearest = nearest[: max(nearest.rfind("."), nearest.rfind("["), 0)]
+        place = self._origins.get(nearest, _Place(self._name))
         self._problems.append((place.line, f"{place}: {path}: {message}" if path else f"{place}: {message}"))
 
     def finish(self) -> None:
@@ -145,12 +149,14 @@ class Reader:
         except OSError as error:
             raise ConfigError([f"{file}: {error.strerror}"]) from error
         except UnicodeDecodeError as error:
-            raise ConfigError([f"{file}: is not UTF-8 text (byte {error.start})"]) from error
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise ConfigError([f"{file}:{line}: is not UTF-8 text"]) from error
+        except yaml.reader.ReaderError as error:
+            line = raw.decode("utf-8-sig").count("\n", 0, error.position) + 1
+            raise ConfigError([f"{file}:{line}: must be plain text, without control characters"]) from error
         except yaml.MarkedYAMLError as error:
-            line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise ConfigError([f"{file}{line}: {error.problem}"]) from error
-        except yaml.YAMLError as error:
-            raise ConfigError([f"{file}: {str(error).splitlines()[0]}"]) from error
+            place = _Place(self._name, error.problem_mark.line + 1 if error.problem_mark else 0)
+            raise ConfigError([f"{place}: {_syntax(error)}"]) from error
         except RecursionError as error:
             raise ConfigError([f"{file}: is nested too deeply"]) from error
 
@@ -160,16 +166,22 @@ class Reader:
     def _entries(self, node: yaml.MappingNode, path: str) -> dict[str, tuple[_Place, yaml.Node]]:
         entries: dict[str, tuple[_Place, yaml.Node]] = {}
         for key, value in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            named = isinstance(key, yaml.ScalarNode) and key.tag != _NULL and key.value.isprintable()
+            name = key.value if named else "?"
             inner = f"{path}.{name}" if path else name
-            if name in entries:
+            if not named:
+                self._origins[inner] = self._place(key)
+                self.complain(inner, "a name must be plain text")
+            elif name in entries:
                 self._origins[inner] = self._place(key)
                 self.complain(inner, f"is there twice (first on line {entries[name][0].line})")
-                continue
-            entries[name] = self._place(key), value
+            else:
+                entries[name] = self._place(key), value
         return entries
 
-    def _value(self, kind: inspect.Type, node: yaml.Node, path: str) -> Any:
+    def _value(self, kind: inspect.Type, node: yaml.Node, path: str, rule: Rule | None = None) -> Any:
+        if isinstance(kind, inspect.Metadata):
+            return self._value(kind.type, node, path, (kind.extra or {}).get("rule"))
         if isinstance(kind, inspect.UnionType):
             return self._union(node, kind.types, path)
         if isinstance(kind, inspect.StructType):
@@ -178,7 +190,7 @@ class Reader:
             return self._dict(node, kind, path)
         if isinstance(kind, inspect.VarTupleType):
             return self._tuple(node, kind, path)
-        return self._scalar(node, kind, path)
+        return self._scalar(node, kind, path, rule)
 
     def _union(self, node: yaml.Node, kinds: tuple[inspect.Type, ...], path: str) -> Any:
         if node.tag == _NULL and any(isinstance(kind, inspect.NoneType) for kind in kinds):
@@ -191,16 +203,19 @@ class Reader:
     def _tagged(self, node: yaml.Node, kinds: Mapping[Any, inspect.StructType], path: str) -> Any:
         field = next(iter(kinds.values())).tag_field
         entries = self._entries(node, path) if isinstance(node, yaml.MappingNode) else {}
-        tag = entries[field][1].value if field in entries else None
+        tag = str(entries[field][1].value) if field in entries else None
         if tag in kinds:
             return self._fields({name: entry for name, entry in entries.items() if name != field}, kinds[tag], path)
         if field in entries:
             self._origins[f"{path}.{field}"] = entries[field][0]
-        return self._bad(f"{path}.{field}", f"must be {' or '.join(map(str, kinds))}")
+        return self._bad(
+            f"{path}.{field}", f"must be {' or '.join(map(str, kinds))}, as in {{{field}: {next(iter(kinds))}}}"
+        )
 
     def _struct(self, node: yaml.Node, kind: inspect.StructType, path: str) -> Any:
         if not isinstance(node, yaml.MappingNode):
-            return self._bad(path, "must be settings of the form `name: value`")
+            self.complain(path, "must be settings of the form `name: value`")
+            return kind.cls(**{field.name: UNKNOWN for field in kind.fields})
         return self._fields(self._entries(node, path), kind, path)
 
     def _fields(self, entries: Mapping[str, tuple[_Place, yaml.Node]], kind: inspect.StructType, path: str) -> Any:
@@ -210,17 +225,17 @@ class Reader:
         for name, (place, node) in entries.items():
             self._origins[prefix + name] = place
             if name not in readers:
-                values[name] = self._bad(prefix + name, f"there is no such setting{_did_you_mean(name, readers)}")
+                self.complain(prefix + name, f"there is no such setting{_did_you_mean(name, readers)}")
                 continue
             target, read = readers[name]
             if target in values:
-                values[target] = self._bad(prefix + name, "is given twice, by variable and by file")
+                self.complain(prefix + name, "is given twice, by variable and by file")
             else:
                 values[target] = read(node, prefix + name)
         for field in kind.fields:
             if field.required and field.name not in values:
                 values[field.name] = self._bad(prefix + field.name, "is missing")
-        return _BAD if any(value is _BAD for value in values.values()) else kind.cls(**values)
+        return kind.cls(**values)
 
     def _readers(self, kind: inspect.StructType) -> Iterator[tuple[str, tuple[str, Callable[[yaml.Node, str], Any]]]]:
         """For every name that may be written: the field that it sets, and what reads it."""
@@ -235,54 +250,89 @@ class Reader:
     def _dict(self, node: yaml.Node, kind: inspect.DictType, path: str) -> Any:
         if not isinstance(node, yaml.MappingNode):
             return self._bad(path, "must be entries of the form `name: value`")
+        if not self._countable(node, kind, path):
+            return UNKNOWN
         result: dict[Any, Any] = {}
         for name, (place, value) in self._entries(node, path).items():
             inner = f"{path}.{name}"
             self._origins[inner] = place
-            key = self._scalar(yaml.ScalarNode("", name), kind.key_type, inner)
+            key = self._value(kind.key_type, yaml.ScalarNode("", name), inner)
+            item = self._value(kind.value_type, value, inner)
             if key in result:
                 self.complain(inner, "is there twice, under two names")
-            result[key] = self._value(kind.value_type, value, inner)
-        return _BAD if _BAD in result or any(value is _BAD for value in result.values()) else result
+            elif known(key):
+                result[key] = item
+        return result
 
     def _tuple(self, node: yaml.Node, kind: inspect.VarTupleType, path: str) -> Any:
         if not isinstance(node, yaml.SequenceNode):
             return self._bad(path, "must be a list")
-        items = []
+        if not self._countable(node, kind, path):
+            return UNKNOWN
+        items: list[Any] = []
         for index, item in enumerate(node.value):
-            self._origins[f"{path}[{index}]"] = self._place(item)
-            items.append(self._value(kind.item_type, item, f"{path}[{index}]"))
-        return _BAD if any(item is _BAD for item in items) else tuple(items)
+            inner = f"{path}[{index}]"
+            self._origins[inner] = self._place(item)
+            value = self._value(kind.item_type, item, inner)
+            if isinstance(item, yaml.ScalarNode) and known(value) and value in items:
+                self.complain(inner, f"{item.value!r} is there twice")
+            items.append(value)
+        return tuple(items) if known(*items) else UNKNOWN
 
-    def _scalar(self, node: yaml.Node, kind: inspect.Type, path: str) -> Any:
+    def _countable(self, node: yaml.CollectionNode, kind: inspect.DictType | inspect.VarTupleType, path: str) -> bool:
+        count = len(node.value)
+        if count < (kind.min_length or 0):
+            self.complain(path, f"must have at least {kind.min_length} entry")
+        elif kind.max_length and count > kind.max_length:
+            self.complain(path, f"may have at most {kind.max_length} entries, not {count}")
+        else:
+            return True
+        return False
+
+    def _scalar(self, node: yaml.Node, kind: inspect.Type, path: str, rule: Rule | None) -> Any:
+        words = rule.words if rule else expected(kind)
         if not isinstance(node, yaml.ScalarNode) or node.tag == _NULL:
-            return self._bad(path, f"must be {_expected(kind)}")
+            return self._bad(path, f"must be {words}")
+        value: Any = node.value
         try:
-            return _parse(node.value, kind, self.folder_of(path))
+            value = parse(node.value, kind, partial(self.file, path))
+            right = rule is None or rule.holds(value)
         except (ValueError, ArithmeticError):
-            return self._bad(path, f"must be {_expected(kind)}, not {node.value[:80]!r}")
+            right = False
+        if right:
+            return value
+        found = value if isinstance(value, Path) else node.value
+        return self._bad(path, f"must be {words}" + ("" if rule and not rule.shown else f", not {str(found)[:80]!r}"))
 
     def _secret_env(self, node: yaml.Node, path: str) -> Any:
-        name = node.value if isinstance(node, yaml.ScalarNode) else ""
-        value = self._env.get(name, "").strip()
-        return Secret(value) if value else self._bad(path, f"the environment variable {name!r} is not set")
+        value = self._env.get(node.value, "") if isinstance(node, yaml.ScalarNode) else ""
+        return self._secret(value, path, "the environment variable named here is not set, or")
 
     def _secret_file(self, node: yaml.Node, path: str) -> Any:
-        file = self.folder_of(path) / str(node.value)
+        file = self._scalar(node, inspect.CustomType(Path), path, None)
+        if file is UNKNOWN:
+            return UNKNOWN
         try:
-            value = file.read_text().strip()
+            with file.open("rb") as stream:
+                text = stream.read(SECRET_BYTES + 1).decode()
         except (OSError, UnicodeDecodeError) as error:
             return self._bad(path, f"can't read {file}: {getattr(error, 'strerror', 'not text')}")
-        return Secret(value) if value else self._bad(path, f"{file} is empty")
+        return self._secret(text, path, str(file))
+
+    def _secret(self, text: str, path: str, source: str) -> Any:
+        value = text.strip()
+        if not value:
+            return self._bad(path, f"{source} is empty")
+        if not value.isprintable() or len(text) > SECRET_BYTES:
+            return self._bad(path, f"the secret must be one line of plain text, of at most {SECRET_BYTES} bytes")
+        return Secret(value)
 
     def _secret_literal(self, _node: yaml.Node, path: str) -> Any:
-        return self._bad(
-            path, f"a secret must not stand in this file: use {path}_env or {path}_file".replace("..", ".")
-        )
+        return self._bad(path, f"a secret must not stand in this file: use {path}_env or {path}_file")
 
     def _bad(self, path: str, message: str) -> Any:
         self.complain(path, message)
-        return _BAD
+        return UNKNOWN
 
 
 def _node(value: object) -> yaml.Node:
@@ -296,50 +346,11 @@ def _is_secret(kind: inspect.Type) -> bool:
     return any(isinstance(one, inspect.CustomType) and one.cls is Secret for one in kinds)
 
 
-def _parse(text: str, kind: inspect.Type, folder: Path) -> Any:
-    """Raises:
-    ValueError: the text is no value of this type.
-    """
-    if isinstance(kind, inspect.BoolType):
-        return {"true": True, "false": False}[text.lower()] if text.lower() in {"true", "false"} else _raise(text)
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        number = int(text) if isinstance(kind, inspect.IntType) else float(text)
-        return number if math.isfinite(number) and _within(number, kind) else _raise(text)
-    if isinstance(kind, inspect.DecimalType):
-        amount = Decimal(text)
-        return amount if amount.is_finite() and amount >= 0 else _raise(text)
-    if isinstance(kind, inspect.EnumType):
-        tier = BY_WORD.get(text, ALIASES.get(text))
-        return _raise(text) if tier is None else tier
-    if isinstance(kind, inspect.CustomType):
-        return folder / Path(text).expanduser()
-    return text.strip() or _raise(text)
-
-
-def _raise(text: str) -> Any:
-    raise ValueError(text)
-
-
-def _within(number: float, kind: inspect.IntType | inspect.FloatType) -> bool:
-    return (
-        (kind.ge is None or number >= kind.ge)
-        and (kind.gt is None or number > kind.gt)
-        and (kind.le is None or number <= kind.le)
-    )
-
-
-def _expected(kind: inspect.Type) -> str:
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        bounds = [("at least", kind.ge), ("more than", kind.gt), ("at most", kind.le)]
-        words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
-        return f"{'a whole number' if isinstance(kind, inspect.IntType) else 'a number'}{words and ', ' + words}"
-    if isinstance(kind, inspect.EnumType):
-        return f"one of {', '.join(tier.word for tier in Tier)}"
-    if isinstance(kind, inspect.CustomType):
-        return "a file name"
-    return {inspect.BoolType: "true or false", inspect.DecimalType: "an amount, such as 0.60"}.get(type(kind), "text")
-
-
 def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    hint = "; indent with spaces, not tabs" if "\\t" in (error.problem or "") else ""
+    return f"{error.problem}{error.context and f' ({error.context})'}{hint}"

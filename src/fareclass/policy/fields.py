@@ -4,33 +4,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from fareclass.core.field_names import OWNED, WITHHELD
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model
 
-OWNED = frozenset(
-    [
-        "add_generation_prompt",
-        "bootstrap_host",
-        "bootstrap_port",
-        "bootstrap_room",
-        "cache_prompt",
-        "cache_salt",
-        "continue_final_message",
-        "data_parallel_rank",
-        "id_slot",
-        "kv_transfer_params",
-        "n_cache_reuse",
-        "n_predict",
-        "priority",
-        "request_id",
-        "return_progress",
-        "timings_per_token",
-    ]
-)
-"""Fields of engines that the gateway sets itself, or that reach past it (to another slot, host or limit)."""
-WITHHELD = frozenset(["metadata", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "store"])
-"""The API's own fields about keeping things upstream, where all projects share the gateway's account (R31)."""
 _NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:0x[0-9a-f]*|[0-9]+)")
 
 

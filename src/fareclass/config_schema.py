@@ -1,0 +1,295 @@
+"""Every setting there is, as frozen structs: its type, default and bounds, and what its text must look like.
+
+What the structs say, `fareclass.config_reader` holds a file to.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
+
+from fareclass.config_reader import Secret
+from fareclass.config_values import expanded, must_be
+from fareclass.core import field_names, limits
+from fareclass.core.tiers import DEFAULT_POLICIES, TIERS, Tier, TierPolicy
+
+MULTIPLIERS = (Decimal(1), Decimal("1.75"), Decimal(1), Decimal("0.5"), Decimal("0.5"))
+"""Price multipliers in the order of the tiers, where nothing else is set (section 2 of the rules)."""
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~%+-]+)*/?")
+_POSTGRES = re.compile(r"postgresql://(?:[^\s/?#@]+@)?([^\s/?#@]*)/[^\s/?#]+(?:\?[^\s#]*)?")
+_FIELD = re.compile("[A-Za-z0-9_-]{1,128}")
+
+
+def _is_host(text: str) -> bool:
+    """A name or an address, an IPv6 address in brackets."""
+    try:
+        if text.startswith("["):
+            return text.endswith("]") and bool(ipaddress.IPv6Address(text[1:-1]))
+        if not text.strip("0123456789."):
+            return bool(ipaddress.IPv4Address(text))
+    except ValueError:
+        return False
+    return _HOST.fullmatch(text) is not None
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return _is_host(host) and re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= 65_535
+
+
+def _is_place(text: str) -> bool:
+    """A host, with or without a port."""
+    return _is_host(text) or _is_address(text)
+
+
+def _is_engine_url(text: str) -> bool:
+    """Only what every URL parser reads alike."""
+    scheme, _, rest = text.partition("://")
+    place, slash, path = rest.partition("/")
+    return (
+        scheme in {"http", "https"}
+        and len(text) <= limits.URL_CHARS
+        and _is_place(place)
+        and _PATH.fullmatch(slash + path) is not None
+    )
+
+
+def _is_store(text: str) -> bool:
+    if text.startswith("sqlite:///"):
+        name = expanded(text.removeprefix("sqlite:///")).name
+        return name not in {"", "..", ":memory:"} and not text.endswith(("/", "/.")) and not set("?#") & set(text)
+    match = _POSTGRES.fullmatch(text)
+    return match is not None and len(text) <= limits.URL_CHARS and (not match[1] or _is_place(match[1]))
+
+
+def _is_domain(text: str) -> bool:
+    """As the host of a caller's URL is compared with it: lower case, no port, no dot at either end (R47)."""
+    return _is_host(text) and text == text.lower() and not set("[_") & set(text)
+
+
+def _is_field(name: str) -> bool:
+    settled = field_names.API | field_names.OWNED | field_names.WITHHELD
+    return _FIELD.fullmatch(name) is not None and name not in settled
+
+
+def _is_amount(amount: Decimal, at_most: int) -> bool:
+    exponent = amount.as_tuple().exponent
+    return amount.is_finite() and 0 <= amount <= at_most and int(exponent) >= -limits.AMOUNT_DECIMALS
+
+
+Name = Annotated[str, Meta(max_length=limits.MODEL_CHARS)]
+Slots = Annotated[int, Meta(ge=1, le=limits.SLOTS)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Micros = Annotated[int, Meta(ge=1, le=limits.SIMULATED_US)]
+SimulatedTokens = Annotated[int, Meta(ge=1, le=limits.SIMULATED_TOKENS)]
+Wait = Annotated[float, Meta(gt=0, le=limits.WAIT_S)]
+PauseWait = Annotated[float, Meta(gt=0, le=limits.MAX_PAUSED_S)]
+Tiers = Annotated[tuple[Tier, ...], Meta(min_length=1)]
+Usd = Annotated[
+    Decimal,
+    must_be(
+        f"USD per 1M tokens from 0 to {limits.PRICE_USD}, such as 0.60, of at most {limits.AMOUNT_DECIMALS} decimals",
+        lambda amount: _is_amount(amount, limits.PRICE_USD),
+    ),
+]
+Multiplier = Annotated[
+    Decimal,
+    must_be(
+        f"a multiplier from 0 to {limits.MULTIPLIER}, such as 1.75, of at most {limits.AMOUNT_DECIMALS} decimals",
+        lambda amount: _is_amount(amount, limits.MULTIPLIER),
+    ),
+]
+Listen = Annotated[str, must_be("HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000", _is_address)]
+StoreUrl = Annotated[str, must_be("sqlite:///FILE or postgresql://USER@HOST[:PORT]/DATABASE", _is_store, shown=False)]
+EngineUrl = Annotated[
+    str,
+    must_be("http://HOST[:PORT]/v1 or https://…, without user, query and fragment", _is_engine_url, shown=False),
+]
+ExistingFile = Annotated[Path, must_be("a file that is there", Path.is_file)]
+NewFile = Annotated[Path, must_be("a file rather than a folder", lambda path: not path.is_dir())]
+Domain = Annotated[
+    str,
+    must_be("a host or domain alone, in lower case, such as media.example.com: no scheme, port, path or *", _is_domain),
+]
+Field = Annotated[
+    str,
+    must_be(
+        "a field that only the engine knows: the API's own go upstream anyway, the gateway's never do (R50)", _is_field
+    ),
+]
+
+
+class Tls(Struct, frozen=True, kw_only=True):
+    """Certificate chain and private key, both PEM files."""
+
+    cert: ExistingFile
+    key: ExistingFile
+
+
+class LocalEngine(Struct, frozen=True, kw_only=True, tag_field="kind", tag="local"):
+    """The built-in CPU engine. `model_file` is a GGUF file, the built-in model where none is named.
+
+    `context_tokens` is what one slot can hold, prompt and answer together.
+    """
+
+    slots: Annotated[int, Meta(ge=1, le=limits.LOCAL_SLOTS)] = 8
+    model_file: ExistingFile | None = None
+    context_tokens: Annotated[int, Meta(ge=256, le=limits.CONTEXT_TOKENS)] = 2048
+
+
+class SimulatedEngine(Struct, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
+    """Replicas without a model. The speeds are those of `engine.sim_replica.Speed`, of the same names."""
+
+    replicas: Annotated[int, Meta(ge=1, le=limits.SETTINGS)] = 1
+    slots: Slots = 16
+    base_us: Micros = 8_000
+    sequence_us: Annotated[int, Meta(ge=0, le=limits.SIMULATED_US)] = 1_500
+    chunk_tokens: SimulatedTokens = 512
+    prefill_tokens_s: SimulatedTokens = 20_000
+    kv_tokens: SimulatedTokens = 262_144
+
+
+class Replica(Struct, frozen=True, kw_only=True):
+    """One OpenAI-compatible server. `url` is what its API stands below, such as `http://gpu-1:8000/v1`.
+
+    `tiers`: the only ones that it serves (R16); None is all.
+    """
+
+    url: EngineUrl
+    slots: Slots
+    api_key: Secret | None = None
+    tiers: Tiers | None = None
+
+    @property
+    def place(self) -> tuple[str, str | None, int, str]:
+        """The URL as one server has it, however it is written."""
+        parts = urlsplit(self.url)
+        return (
+            parts.scheme,
+            parts.hostname,
+            parts.port or {"http": 80, "https": 443}[parts.scheme],
+            parts.path.rstrip("/"),
+        )
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """USD per 1 M tokens at tier `default` (R33). Cache prices that are not set follow from `input` (R24, R32)."""
+
+    input: Usd
+    output: Usd
+    cache_write_5m: Usd | None = None
+    cache_write_1h: Usd | None = None
+    cache_read: Usd | None = None
+
+    def kinds(self) -> tuple[Decimal, ...]:
+        """The price of each token kind, in the order of `core.usage.KINDS`."""
+        return (
+            self.input,
+            _or(self.cache_write_5m, self.input * Decimal("1.25")),
+            _or(self.cache_write_1h, self.input * 2),
+            _or(self.cache_read, self.input * Decimal("0.1")),
+            self.output,
+        )
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A public model and where it is served: exactly one of `engine` and `replicas`.
+
+    `tier_prices` are multipliers that differ from those of the tiers. `tiers` are the only
+    ones allowed on this model (R3), `pass_fields` the request fields passed on beside the
+    API's own (R50), `media_domains` the hosts remote media may come from (R47),
+    `output_burndown` what one output token counts against a TPM quota (R25).
+    """
+
+    engine: LocalEngine | SimulatedEngine | None = None
+    replicas: Annotated[tuple[Replica, ...], Meta(max_length=limits.SETTINGS)] = ()
+    upstream_model: Name | None = None
+    price: Price | None = None
+    tier_prices: Mapping[Tier, Multiplier] = {}
+    tiers: Tiers | None = None
+    pass_fields: Annotated[tuple[Field, ...], Meta(max_length=limits.SETTINGS)] = ()
+    media_domains: Annotated[tuple[Domain, ...], Meta(max_length=limits.SETTINGS)] = ()
+    output_burndown: Annotated[int, Meta(ge=1, le=limits.BURNDOWN)] = 1
+    max_tokens_default: Annotated[int, Meta(ge=1, le=limits.EXPECTED_TOKENS)] = 512
+
+
+class TierSettings(Struct, frozen=True, kw_only=True):
+    """What the operator sets of one tier; the rest stays as `core.tiers.DEFAULT_POLICIES` has it."""
+
+    price: Multiplier | None = None
+    max_batch: Annotated[float, Meta(gt=0, le=1)] | None = None
+    max_wait_s: Wait | None = None
+    roam_after_s: PauseWait | None = None
+    floor: Share | None = None
+    gap_guard_s: PauseWait | None = None
+    queue_limit: Annotated[int, Meta(ge=1, le=limits.QUEUE_LIMIT)] | None = None
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings. Paths are absolute. `admin_key` is None where the first start shall make one.
+
+    `drain_s`: how long running work may go on after SIGTERM. `insecure_listen` allows
+    listening beyond loopback without TLS, for use behind a proxy that has it.
+    """
+
+    listen: Listen = "127.0.0.1:8000"
+    insecure_listen: bool = False
+    tls: Tls | None = None
+    store: StoreUrl
+    store_password: Secret | None = None
+    master_key_file: NewFile
+    admin_key: Secret | None = None
+    drain_s: Annotated[float, Meta(ge=0, le=limits.DRAIN_S)] = 30.0
+    models: Annotated[Mapping[Name, Model], Meta(min_length=1, max_length=limits.SETTINGS)]
+    tiers: Mapping[Tier, TierSettings] = {}
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        host, _ = self.address
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    def base_url(self, port: int) -> str:
+        """Where a caller on this machine reaches the gateway that listens on this port."""
+        host, _ = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def policies(self) -> dict[Tier, TierPolicy]:
+        """Every tier's policy for the brain, the operator's settings over the defaults."""
+        return {tier: self._policy(tier) for tier in TIERS}
+
+    def _policy(self, tier: Tier) -> TierPolicy:
+        given = asdict(self.tiers.get(tier, TierSettings()))
+        given.pop("price")
+        settings = asdict(DEFAULT_POLICIES[tier]) | {name: value for name, value in given.items() if value is not None}
+        return TierPolicy(**settings)
+
+    def multipliers(self, model: str) -> tuple[Decimal, ...]:
+        """A model's price multipliers in the order of the tiers."""
+        own = self.models[model].tier_prices
+        return tuple(
+            own[tier] if tier in own else _or(self.tiers.get(tier, TierSettings()).price, MULTIPLIERS[tier])
+            for tier in TIERS
+        )
+
+
+def _or(value: Decimal | None, default: Decimal) -> Decimal:
+    return default if value is None else value
