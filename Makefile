@@ -19,7 +19,7 @@ install: .venv/.serve  ## the set-up of `serve` alone
 test: .venv/.test  ## everything but what is marked slow; ARGS="-k name"
 	$(BIN)/pytest -m "not slow" $(ARGS)
 
-test-all: .venv/.test  ## everything
+test-all: .venv/.test  ## everything: also six times as many schedules, kills over and over, and limits of minutes
 	$(BIN)/pytest $(ARGS)
 
 check: .venv/.check  ## style, types, import directions

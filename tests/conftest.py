@@ -46,4 +46,5 @@ def store(store_url: str) -> Iterator[Store]:
     opened = Store(store_url)
     opened.upgrade()
     yield opened
+    opened.release()
     opened.close()

@@ -30,8 +30,9 @@ from fareclass.flow.request import Walk
 from fareclass.metering.ledger import Ledger
 from fareclass.metering.pricing import PriceError
 from fareclass.policy.estimate import Estimator
-from fareclass.store.database import Store, StoreError
-from fareclass.store.master_key import open_master_key
+from fareclass.store import StoreError
+from fareclass.store.database import Store
+from fareclass.store.fingerprints import open_master_key
 from fareclass.telemetry import LedgerState, Telemetry
 from fareclass.wire.admin import admin_app
 from fareclass.wire.asgi import ASGIApp, DataPlane
@@ -89,6 +90,9 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     step("Opening the database")
     store = Store(config.store, config.store_password.value if config.store_password else None)
     stack.callback(store.close)
+    await asyncio.to_thread(store.claim)
+    ledger = Ledger(store)
+    stack.push_async_callback(ledger.close)
     await asyncio.to_thread(store.upgrade)
     master = await asyncio.to_thread(open_master_key, config.master_key_file, store)
     models = _models(config)
@@ -97,8 +101,6 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     }
     control = await asyncio.to_thread(Control, store, master, models, tariffs)
     project_key = await asyncio.to_thread(control.first_key, settings.__name__)
-    ledger = Ledger(store)
-    stack.push_async_callback(ledger.close)
     dispatchers = await _pools(config, step, stack)
     fleet = Fleet(dispatchers)
     telemetry = Telemetry(

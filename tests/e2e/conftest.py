@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.e2e.gateway import Gateway, Process, behind, in_process, local
@@ -45,6 +46,20 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     yield begin
     for process in started:
         process.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Settings of an empty database, of each kind."""
+    return {} if request.param == "sqlite" else request.getfixturevalue("postgres")
+
+
+@pytest.fixture
+def postgres(postgres_uri: str) -> dict[str, str]:
+    """Settings of an empty PostgreSQL database, of which nobody asks a password."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return {"store": postgres_uri.replace(":@", "@")}
 
 
 @pytest.fixture

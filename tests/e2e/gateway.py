@@ -16,7 +16,9 @@ from typing import Any
 import httpx
 import openai
 import psutil
+import psycopg
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg.rows import dict_row
 
 from fareclass.app import build
 from fareclass.cli.serve import _bound_socket, _Server
@@ -152,6 +154,10 @@ class Gateway:
 
     def rows(self) -> list[dict[str, Any]]:
         """The ledger as it is on disk, in order of arrival."""
+        store = json.loads((self.folder / "fareclass.yaml").read_text())["store"]
+        if store.startswith("postgresql:"):
+            with psycopg.connect(store, row_factory=dict_row) as server:
+                return server.execute("SELECT * FROM ledger ORDER BY id").fetchall()
         with sqlite3.connect(self.folder / "db" / "fareclass.db") as database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute("SELECT * FROM ledger ORDER BY id")]
@@ -199,8 +205,20 @@ async def in_process(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Ga
             await system.aclose()
 
 
+SERVE = (sys.executable, "-m", "fareclass", "serve", "--config")
+
+
+def refused_start(folder: Path, settings: dict[str, Any] | None = None) -> str:
+    """What `fareclass serve` says when it can't start; with `settings` None, with those of the start before."""
+    file = write_settings(folder, settings) if settings is not None else folder / "fareclass.yaml"
+    environ = {**os.environ, "FARECLASS_ADMIN_KEY": ADMIN_KEY}
+    done = subprocess.run([*SERVE, file], env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr
+
+
 class Process:
-    """`fareclass serve` in a process group of its own. `log` is where its log goes."""
+    """`fareclass serve` in a process group of its own. `log` is where its log goes, `said` what it printed."""
 
     def __init__(self, folder: Path, settings: dict[str, Any] | None = None) -> None:
         """With `settings` None it is started again with those it had."""
@@ -209,10 +227,11 @@ class Process:
         file = write_settings(folder, settings) if settings is not None else folder / "fareclass.yaml"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fareclass", "serve", "--config", str(file)],
+                [*SERVE, file],
                 stdout=subprocess.PIPE, stderr=log, start_new_session=True,
                 env={**os.environ, "FARECLASS_ADMIN_KEY": ADMIN_KEY},
             )  # fmt: skip
+        self.said = ""
         self.curl = self._wait_for_curl()
         self.url = self.curl.split()[2].partition("/v1")[0]
 
@@ -220,9 +239,14 @@ class Process:
         """The line to paste, which is the last that it prints."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            self.said += line.decode()
             if line.startswith(b"curl "):
                 return line.decode()
         raise AssertionError(f"it did not start: {self.log.read_text()}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def key(self) -> str:

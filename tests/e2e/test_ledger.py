@@ -68,6 +68,29 @@ async def test_a_full_disk_withholds_a_whole_answer_and_bills_nothing(gateway):
     assert await bill(gateway) == cost("default", PROMPT_TOKENS, 4), "only the one that came through"
 
 
+async def test_a_deleted_database_file_is_treated_as_a_full_disk(gateway, caplog):
+    """R35: nobody is told that an answer is recorded where nobody will ever look; put back, the file is whole."""
+    before = (await gateway.ask()).raise_for_status()
+    file = gateway.folder / "db" / "fareclass.db"
+    file.rename(file.with_name("moved"))
+    withheld = await gateway.ask()
+    refused = await gateway.ask()
+    changed = await gateway.admin.post("/projects", json={"name": "acme"})
+    not_ready = await gateway.http.get(f"{gateway.url}/readyz")
+    assert (withheld.status_code, error(withheld)["code"]) == (500, "server_error")
+    assert story(4) not in withheld.text
+    assert (refused.status_code, error(refused)["code"]) == (503, "overloaded")
+    assert (changed.status_code, not_ready.status_code) == (503, 503)
+    assert not file.exists()
+    assert any("was deleted, moved or replaced" in record.__dict__.get("cause", "") for record in caplog.records)
+    file.with_name("moved").rename(file)
+    await recovers(gateway)
+    rows = {row["id"]: (row["outcome"], row["cost_pico"]) for row in gateway.rows()}
+    assert rows[before.headers["x-request-id"]] == ("completed", cost("default", PROMPT_TOKENS, 4))
+    assert rows[withheld.headers["x-request-id"]] == ("internal", 0)
+    assert [project["name"] for project in (await gateway.admin.get("/projects")).json()["data"]] == ["default"]
+
+
 async def test_a_full_disk_ends_a_stream_with_an_error_and_what_was_sent_is_billed_once(upstream, gateway):
     """Its tokens had been sent before the disk was needed; the entry waits and is written later."""
     spoken, end = asyncio.Event(), asyncio.Event()

@@ -15,8 +15,7 @@ NOBODY = Names({"proj_a": "acme"}, {})
 
 
 def write(store: Store, *entries: object) -> None:
-    with store.autocommit() as connection:
-        EntryWriter(connection).insert(entries)  # type: ignore[arg-type]
+    EntryWriter(store.claim()).insert(entries)  # type: ignore[arg-type]
 
 
 def report(store: Store, by: str = "", step_s: int | None = None, **filters: object) -> list[UsageRow]:
@@ -103,8 +102,7 @@ def test_a_voided_entry_costs_nothing(store: Store) -> None:
     """R35: written, but never delivered."""
     gone, kept = entry(cost_pico=5), entry(cost_pico=6)
     write(store, gone, kept)
-    with store.autocommit() as connection:
-        EntryWriter(connection).void([gone])
+    EntryWriter(store.claim()).void([gone])
     (row,) = report(store)
     assert row.outcomes == {"completed": 1, "internal": 1}
     assert row.cost == "0.000000000006"

@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from fareclass.metering.ledger import Ledger, LedgerUnavailable
-from fareclass.store.database import Store
+from fareclass.store.database import DatabaseLostError, Store
 from fareclass.store.entries import EntryWriter
 from fareclass.store.tables import ledger as table
+from fareclass.store.tables import meta
 from tests.store.made import entry
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,46 @@ async def test_trouble_is_told_and_nothing_is_lost(store: Store, store_url: str,
     await healthy_again(ledger)
     await ledger.append(after)
     assert ids(store) == sorted(made.id for made in (before, during, refused, after))
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Store]:
+    """A database in `tmp_path`."""
+    made = Store(f"sqlite:///{tmp_path / 'f.db'}")
+    made.upgrade()
+    yield made
+    made.release()
+    made.close()
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["deleted", "replaced"])
+async def test_a_database_file_that_is_gone_is_noticed_at_the_next_entry(
+    another: bool, sqlite: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R35: what goes into a file that no path names would be missing; put back in its place, it is whole."""
+    ledger = Ledger(sqlite, wait_s=WAIT_S)
+    file, aside = tmp_path / "f.db", tmp_path / "aside.db"
+    before, during = entry(), entry()
+    await ledger.append(before)
+    file.rename(aside)
+    if another:
+        file.write_bytes(aside.read_bytes())
+    with pytest.raises(LedgerUnavailable):
+        await ledger.append(during)
+    assert not ledger.healthy
+    causes = [record.__dict__["cause"] for record in caplog.records if "cause" in record.__dict__]
+    assert f"the database file {file} was deleted, moved or replaced while it was in use" in causes[0]
+    with pytest.raises(DatabaseLostError), sqlite.read(), sqlite.read(), sqlite.read():
+        pytest.fail("a new connection would make a new file, or see another database")
+    assert file.exists() == another, "nothing is made in its place"
+    with pytest.raises(DatabaseLostError), sqlite.write() as connection:
+        connection.execute(sa.insert(meta).values(name="an", value="operator's change"))
+    aside.rename(file)
+    await healthy_again(ledger)
+    await ledger.close()
+    assert ids(sqlite) == sorted([before.id, during.id])
+    with sqlite.read() as connection:
+        assert connection.execute(sa.select(meta)).all() == [], "a command that was refused changed nothing"
 
 
 async def test_an_undelivered_answer_is_not_billed(store: Store, store_url: str, ledger: Ledger) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from fareclass.core.tokens import key_id
-from fareclass.store.database import Store, StoreError
-from fareclass.store.master_key import open_master_key, read_master_key
+from fareclass.store import StoreError
+from fareclass.store.database import Store
+from fareclass.store.fingerprints import open_master_key
+from fareclass.store.master_key import read_master_key
 
 
 def test_first_start_makes_a_file_for_its_owner_only(store: Store, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from fareclass.store.database import Store, StoreError
+from fareclass.store import StoreError
+from fareclass.store.database import Store
 from fareclass.store.tables import meta, metadata
 
 
@@ -37,8 +38,8 @@ def test_sqlite_commits_reach_the_disk(store: Store) -> None:
         with store.read() as connection:
             assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
         return
-    for connection in (store.autocommit(), store.autocommit()):
-        with connection:
+    with store.read() as other:
+        for connection in (store.claim(), other):
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
             assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1

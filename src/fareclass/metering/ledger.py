@@ -5,7 +5,7 @@ pending in one statement (= one transaction, one fsync) and then tells everybody
 in one call into the event loop. While a commit runs, the next group gathers; commits start
 up to `LEDGER_INTERVAL_S` apart, the more entries the longer, so that under load their fixed cost is shared.
 
-Trouble: a group that can't be committed (disk full, database gone) stays at the head of the
+Trouble: a group that can't be committed (disk full, database gone, or its file deleted) stays at the head of the
 line and is tried again with back-off, and `healthy` is false until it is on disk. Whoever
 waits longer than `LEDGER_WAIT_S` is told `LedgerUnavailable`; the entry stays in line, and
 `void` turns it into one of amount zero if nothing was delivered. Inserting is idempotent by
@@ -19,7 +19,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
@@ -199,11 +199,12 @@ class _Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._entries: EntryWriter | None = None
-        self._close: Callable[[], None] | None = None
 
     def write(self, group: Sequence[_Item]) -> list[_Item]:
         """Commit the group; returns what no database would take (logged by the caller, never retried)."""
-        entries = self._open()
+        if self._entries is None:
+            self._entries = EntryWriter(self._store.claim())
+        entries = self._entries
         new = [item for item in group if not item.void]
         unwritten: list[_Item] = []
         try:
@@ -214,22 +215,15 @@ class _Writer:
         voided = [item.entry for item in group if item.void]
         if voided:
             entries.void(voided)
+        self._store.check()
         return unwritten
 
     def close(self) -> None:
-        if self._close is not None:
-            try:
-                self._close()
-            except SQLAlchemyError as error:
-                logger.warning("closing the ledger's connection failed", extra={"error": str(error)})
-        self._entries = self._close = None
-
-    def _open(self) -> EntryWriter:
-        if self._entries is None:
-            connection = self._store.autocommit()
-            self._close = connection.close
-            self._entries = EntryWriter(connection)
-        return self._entries
+        self._entries = None
+        try:
+            self._store.release()
+        except SQLAlchemyError as error:
+            logger.warning("closing the ledger's connection failed", extra={"error": str(error)})
 
 
 def _writable(entries: EntryWriter, item: _Item) -> bool:

@@ -13,14 +13,10 @@ from base64 import b32encode
 from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
-
 from fareclass.core.tokens import token
-from fareclass.store.database import Store, StoreError
-from fareclass.store.tables import meta
+from fareclass.store import StoreError
 
 KEY_BYTES = 32
-_FINGERPRINT = "master_key."
 
 
 class MasterKey:
@@ -44,42 +40,13 @@ class MasterKey:
         """The control plane's own key, where none was set."""
         return token("admin", self._derive(min(self._versions), "admin"))
 
-    def fingerprints(self) -> dict[str, str]:
-        return {f"{_FINGERPRINT}{version}": self._derive(version, "fingerprint") for version in self._versions}
+    def fingerprints(self) -> dict[int, str]:
+        """By version: what proves that one has it and gives nothing away."""
+        return {version: self._derive(version, "fingerprint") for version in self._versions}
 
     def _derive(self, version: int, purpose: str) -> str:
         digest = hmac.digest(self._versions[version], f"fareclass:{purpose}".encode(), "sha256")
         return b32encode(digest).decode("ascii").rstrip("=").lower()
-
-
-def open_master_key(path: Path, store: Store) -> MasterKey:
-    """Read the master key, or make it at the very first start, and check it against the database.
-
-    Raises:
-        StoreError: the file is lost, unreadable, open to others, malformed, or not the database's.
-    """
-    with store.read() as connection:
-        known = _known(connection)
-    if not path.exists():
-        if known:
-            raise StoreError(
-                f"the master key file {path} is missing, and this database's keys were made with it: restore the file "
-                "from your backup (without it every project key would stop working), or start with a new database"
-            )
-        _make(path)
-    master = read_master_key(path)
-    mine = master.fingerprints()
-    for name, fingerprint in known.items():
-        if not hmac.compare_digest(mine.get(name, ""), fingerprint):
-            raise StoreError(
-                f"the master key file {path} is not the one this database was made with "
-                f"(version {name.removeprefix(_FINGERPRINT)} is absent or differs): restore the right file"
-            )
-    new = [{"name": name, "value": value} for name, value in mine.items() if name not in known]
-    if new:
-        with store.write() as connection:
-            connection.execute(insert(meta), new)
-    return master
 
 
 def read_master_key(path: Path) -> MasterKey:
@@ -111,12 +78,7 @@ def _parse(line: str) -> tuple[int, bytes]:
     return int(version), raw
 
 
-def _known(connection: Connection) -> dict[str, str]:
-    rows = connection.execute(select(meta.c.name, meta.c.value).where(meta.c.name.startswith(_FINGERPRINT)))
-    return {row.name: row.value for row in rows}
-
-
-def _make(path: Path) -> None:
+def make_master_key(path: Path) -> None:
     """Write a fresh key so that it is either whole on disk or not there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
