@@ -12,7 +12,7 @@ from fareclass.core.snapshot import Model
 from fareclass.core.tiers import TIERS
 from fareclass.flow.control import Control, Tariff
 from fareclass.store.database import Store
-from fareclass.store.master_key import open_master_key
+from fareclass.store.fingerprints import open_master_key
 from fareclass.wire.admin import admin_app
 
 FACTORS = tuple(Decimal(text) for text in ("1", "1.75", "1", "0.5", "0.5"))
@@ -24,7 +24,9 @@ class OnePool:
     """One replica of the first model, whose slots and tiers can be changed."""
 
     def __init__(self) -> None:
-        self.replica: dict[str, Any] = {"id": "r1", "slots": 8, "tiers": None, "drain": False}
+        self.replica: dict[str, Any] = {
+            "id": "r1", "up": True, "slots": 8, "tiers": None, "drain": False, "running": {"flex": 2}
+        }  # fmt: skip
 
     def describe(self, model: str | None) -> list[dict[str, Any]]:
         if model not in {None, MODELS[0]}:

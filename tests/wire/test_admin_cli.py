@@ -1,9 +1,16 @@
 """The operator's commands against a live control plane, as typed."""
 
+import inspect
 import json
+import shlex
 import socket
+import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,9 +18,16 @@ import typer
 import uvicorn
 from typer.testing import CliRunner
 
-from fareclass.cli import admin, db, usage
+from fareclass.cli import admin, check, engine, local, usage
+from fareclass.core.tiers import TIERS
 from fareclass.store.database import Store
+from tests.e2e import gateway
 from tests.wire.admin_plane import ADMIN_KEY, make_app, make_control
+
+DATA = Path(__file__).parents[1] / "data"
+NARROW = {"COLUMNS": "80"}
+WIDE = {"COLUMNS": "200"}
+NO_TERMINAL = {"COLUMNS": None}
 
 
 @pytest.fixture
@@ -35,20 +49,39 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def program() -> typer.Typer:
     made = typer.Typer()
-    for module in (admin, usage, db):
+    for module in (admin, usage, local, check, engine):
         module.register(made)
     return made
 
 
-def run(program: typer.Typer, url: str, *words: str, ok: bool = True) -> str:
-    env = {"FARECLASS_URL": url, "FARECLASS_ADMIN_KEY": ADMIN_KEY, "COLUMNS": "80", "TERM": "dumb"}
-    result = CliRunner().invoke(program, list(words), env=env)
+def run(program: typer.Typer, url: str, *words: str, ok: bool = True, env: Mapping[str, str | None] = NARROW) -> str:
+    """What one command prints; `env` goes over the settings of an operator whose terminal has 80 columns."""
+    ours = {"FARECLASS_URL": url, "FARECLASS_ADMIN_KEY": ADMIN_KEY, "TERM": "dumb"}
+    result = CliRunner().invoke(program, list(words), env={**ours, **env})
     assert (result.exit_code == 0) is ok, result.output + str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.output
 
 
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def shown(output: str) -> dict[str, str]:
+    """One object, a field a line."""
+    return dict(map(cells, output.splitlines()))
+
+
+def refusal(program: typer.Typer, url: str, *words: str) -> str:
+    """What one refused command says, on one line whatever the terminal did to it."""
+    return " ".join(run(program, url, *words, ok=False).replace("│", " ").split())
+
+
+# What is done
+
+
 def test_a_tenant_from_nothing(program: typer.Typer, url: str) -> None:
-    """Every command that a newcomer needs, with tables that fit 80 columns."""
+    """Every command that a newcomer needs."""
     run(program, url, "project", "create", "search-team", "--weight", "2")
     made = json.loads(
         run(program, url, "key", "create", "search-team", "ci", "--tier", "flex", "--tag", "a=b", "--json")
@@ -57,20 +90,18 @@ def test_a_tenant_from_nothing(program: typer.Typer, url: str) -> None:
     assert made["tags"] == {"a": "b"}
     run(program, url, "quota", "set", "search-team", "meta-llama/Llama-3", "--tpm", "1000")
     run(program, url, "price", "set", "smollm2", "--input", "0.6", "--output", "2.4", "--tier", "priority=2")
-    run(program, url, "pool", "set", "smollm2", "r1", "--slots", "4")
-    run(program, url, "pool", "drain", "smollm2", "r1")
     run(program, url, "key", "update", "ci", "--allow", "flex", "--allow", "default")
     run(program, url, "project", "update", "search-team", "--name", "search")
-    shown = {
-        "project": run(program, url, "project", "list"),
-        "key": run(program, url, "key", "list", "--project", "search"),
-        "quota": run(program, url, "quota", "show"),
-        "price": run(program, url, "price", "show"),
-        "pool": run(program, url, "pool", "list"),
-    }
-    for name, word in (("project", "search"), ("key", "flex"), ("quota", "1000"), ("price", "2.4"), ("pool", "True")):
-        assert word in shown[name]
-        assert all(len(line) <= 80 for line in shown[name].splitlines())
+    assert cells(run(program, url, "project", "list").splitlines()[1])[:2] == ["search", "2"]
+    assert "flex" in run(program, url, "key", "list", "--project", "search")
+    assert cells(run(program, url, "quota", "show").splitlines()[1]) == [
+        "search",
+        "meta-llama/Llama-3",
+        "1000",
+        "-",
+        "-",
+    ]
+    assert cells(run(program, url, "price", "show").splitlines()[1])[2:] == ["0.6", "2.4", "0.06", "2", "1", "0.5"]
     run(program, url, "key", "revoke", "ci")
     assert json.loads(run(program, url, "key", "list", "--json"))[0]["revoked_at"]
     assert run(program, url, "usage").strip() == "none"
@@ -79,32 +110,238 @@ def test_a_tenant_from_nothing(program: typer.Typer, url: str) -> None:
 def test_a_secret_is_printed_whole(program: typer.Typer, url: str) -> None:
     """R51: it is shown only this once, so no table may cut or break it."""
     run(program, url, "project", "create", "a")
-    printed = run(program, url, "key", "create", "a", "ci")
-    secret = next(word for word in printed.split() if word.startswith("fc_key_"))
+    secret = shown(run(program, url, "key", "create", "a", "ci"))["secret"]
     assert len(secret.rpartition("_")[2]) == 52
 
 
-def test_a_refusal_says_why_and_fails(program: typer.Typer, url: str) -> None:
-    assert "no project 'nobody'" in run(program, url, "key", "create", "nobody", "ci", ok=False)
-    assert "NAME=VALUE" in run(program, url, "key", "create", "a", "ci", "--tag", "x", ok=False)
+def test_r2_the_only_allowed_tier_need_not_be_named_twice(program: typer.Typer, url: str) -> None:
+    run(program, url, "project", "create", "a")
+    made = shown(run(program, url, "key", "create", "a", "one", "--allow", "flex"))
+    assert (made["tier"], made["allowed"]) == ("flex", "flex")
+    said = refusal(program, url, "key", "create", "a", "two", "--allow", "flex", "--allow", "priority")
+    assert said.startswith("--tier: ") and "priority, flex" in said
+
+
+def test_what_was_set_can_be_taken_back(program: typer.Typer, url: str) -> None:
+    """R16: allowed tiers, tags and a replica's tiers, each by one word."""
+    run(program, url, "project", "create", "a")
+    run(program, url, "key", "create", "a", "k", "--allow", "flex", "--tag", "x=y", "--tag", "z=")
+    changed = shown(run(program, url, "key", "update", "k", "--tier", "flex"))
+    assert (changed["allowed"], changed["tags"]) == ("flex", "x=y,z=-")
+    changed = shown(run(program, url, "key", "update", "k", "--allow", "all", "--tag", "none"))
+    assert (changed["allowed"], changed["tags"]) == ("all", "-")
+    changed = shown(run(program, url, "pool", "set", "smollm2", "r1", "--tier", "reserved", "--tier", "priority"))
+    assert changed["tiers"] == "reserved,priority"
+    changed = json.loads(run(program, url, "pool", "set", "smollm2", "r1", "--tier", "all", "--json"))
+    assert changed["tiers"] == [tier.word for tier in TIERS]
+
+
+def test_a_pool_shows_whether_it_is_up_and_what_runs(program: typer.Typer, url: str) -> None:
+    """R16: and a drain shows when it is over."""
+    assert cells(run(program, url, "pool", "list").splitlines()[1]) == ["smollm2", "r1", "up", "8", "flex=2", "all"]
+    drained = shown(run(program, url, "pool", "drain", "smollm2", "r1"))
+    assert drained == {"replica": "r1", "state": "draining", "slots": "8", "running": "flex=2", "tiers": "all"}
+    assert shown(run(program, url, "pool", "resume", "smollm2", "r1"))["state"] == "up"
+
+
+# How it is shown
+
+
+def test_a_table_fits_the_terminal_and_breaks_nothing(program: typer.Typer, url: str) -> None:
+    """What finds no room is left out whole and named; a wider terminal, a file and --json have it."""
+    run(program, url, "project", "create", "a-team-with-a-rather-long-name")
+    for name in ("nightly", "a-key-with-a-name-that-is-long-too"):
+        run(program, url, "key", "create", "a-team-with-a-rather-long-name", name, "--tag", "product=indexing")
+    keys = json.loads(run(program, url, "key", "list", "--json"))
+    narrow = run(program, url, "key", "list").splitlines()
+    assert all(len(line) <= 80 for line in narrow)
+    headings = cells(narrow[0])
+    assert headings == ["NAME", "PROJECT", "TIER"]
+    assert [cells(line) for line in narrow[1:3]] == [[key["name"], key["project_name"], "default"] for key in keys]
+    assert narrow[3].startswith("No room for REVOKED, ALLOWED, TAGS, CREATED, ID: --json")
+    for env in (WIDE, NO_TERMINAL):
+        lines = run(program, url, "key", "list", env=env).splitlines()
+        assert [cells(line)[-1] for line in lines] == ["ID", *(key["id"] for key in keys)]
+
+
+def test_one_object_is_aligned(program: typer.Typer, url: str) -> None:
+    run(program, url, "price", "set", "smollm2", "--input", "0.6", "--output", "2.4")
+    lines = run(program, url, "price", "show", "smollm2", env=WIDE).splitlines()
+    assert cells(lines[0])[-2:] == ["WRITE-5M", "WRITE-1H"]
+    one = run(program, url, "price", "set", "smollm2", "--input", "1", "--output", "2").splitlines()
+    assert len({len(line) - len(line.split(None, 1)[1]) for line in one}) == 1
+
+
+def test_usage_shows_a_refused_request(program: typer.Typer) -> None:
+    """R36, R5: what it did not say is `-`, one outcome is one word, tiers that differ are both there."""
+    row = {"requested_tier": "default", "served_tier": "flex", "requests": 3, "outcomes": {"invalid": 3}, "model": ""}
+    row |= {"input": 0, "cache_write_5m": 0, "cache_write_1h": 0, "cache_read": 0, "output": 0, "cost": "0"}
+    row |= {"start": "2026-11-01T00:00:00Z"}
+    with answering(json.dumps({"data": [row], "next": None}).encode()) as url:
+        lines = run(program, url, "usage", "--by", "model,outcome", "--step", "86400").splitlines()
+    assert cells(lines[0]) == ["FROM", "MODEL", "OUTCOME", "TIER", "REQUESTS", "USD", "INPUT", "OUTPUT"]
+    assert cells(lines[1]) == ["2026-11-01", "-", "invalid", "default>flex", "3", "0", "0", "0"]
+
+
+# What is refused
+
+
+def test_a_refusal_names_the_option(program: typer.Typer, url: str) -> None:
+    """In the words of the command line, not of the API or of a library."""
+    run(program, url, "project", "create", "a")
+    pool, price = ("pool", "set", "smollm2", "r1"), ("price", "set", "smollm2", "--input", "1", "--output")
+    assert refusal(program, url, "project", "update", "a", "--weight", "0") == (
+        "--weight: must be a whole number, at least 1"
+    )
+    assert refusal(program, url, *price, "x") == "--output: must be an amount, such as 0.60"
+    assert refusal(program, url, *price, "1", "--tier", "gold=2").startswith("--tier gold: unknown tier 'gold'")
+    assert refusal(program, url, *pool, "--tier", "gold").startswith("--tier: unknown tier 'gold'; valid are")
+    assert refusal(program, url, "key", "create", "a", "k", "--allow", "gold").startswith("--allow: unknown tier")
+    assert refusal(program, url, "key", "create", "a", "k", "--tag", "a b=c").startswith("--tag: a tag's name")
+    assert refusal(program, url, "usage", "--by", "colour").startswith("--by: unknown dimension 'colour'")
+    assert "must be NAME=VALUE" in refusal(program, url, "usage", "--tag", "x")
+    assert "such as 2026-11-01" in refusal(program, url, "usage", "--from", "yesterday")
+    assert refusal(program, url, "key", "create", "nobody", "ci") == "no project 'nobody'"
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "cl\u00e9", "\u043a\u043b\u044e\u0447", "sekrit fraze"])
+def test_r51_an_admin_key_that_can_be_none_is_refused_and_not_shown(program: typer.Typer, key: str) -> None:
+    said = run(program, "http://127.0.0.1:1", "project", "list", ok=False, env={"FARECLASS_ADMIN_KEY": key})
+    assert said.startswith("FARECLASS_ADMIN_KEY holds") and len(said.splitlines()) == 1
+    assert not any(part in said for part in key.split())
+
+
+def test_a_wrong_admin_key_says_where_to_set_it(program: typer.Typer, url: str) -> None:
+    said = run(program, url, "project", "list", ok=False, env={"FARECLASS_ADMIN_KEY": "wrong"})
+    assert "set FARECLASS_ADMIN_KEY" in said and "wrong" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000", "ftp://gateway", "http://", "http://127.0.0.1:8000/v1", "http://127.0.0.1:99999",
+        "http://127.0.0.1:http", "http://user:passphrase@gateway", "http://[::1", "http://a b", "http://gat\u00e9",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused(program: typer.Typer, url: str) -> None:
+    said = refusal(program, url, "project", "list")
+    assert "must be http://HOST:PORT or https://HOST:PORT" in said
+    assert "passphrase" not in said
+
+
+@contextmanager
+def answering(body: bytes, *, status: int = 200, tls: bool = False) -> Iterator[str]:
+    """A server that answers everything with this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing to say."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(DATA / "tls-cert.pem", DATA / "tls-key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>"), (404, b"<html>"), (200, b"{}"), (200, b"[]"), (500, b'{"error":"no"}'), (200, b"\xff\x00")],
+)
+def test_what_is_no_gateway_is_told(program: typer.Typer, status: int, body: bytes) -> None:
+    with answering(body, status=status) as url:
+        assert run(program, url, "project", "list", ok=False) == f"what answers at {url} is not a Fareclass gateway\n"
+
+
+def test_nobody_there_is_told(program: typer.Typer) -> None:
     assert "can't reach the gateway" in run(program, "http://127.0.0.1:1", "project", "list", ok=False)
 
 
-def test_the_derived_admin_key_never_leaves_this_machine(program: typer.Typer) -> None:
-    """R51: without FARECLASS_ADMIN_KEY, another host gets nothing that was derived from the master key."""
-    env = {"FARECLASS_ADMIN_KEY": "", "FARECLASS_URL": "http://gateway.example"}
-    result = CliRunner().invoke(program, ["project", "list"], env=env)
-    assert result.exit_code == 1
-    assert "set FARECLASS_ADMIN_KEY" in result.output
+def test_trouble_with_tls_is_told(program: typer.Typer) -> None:
+    """A certificate that nobody vouches for, and http where https is meant, and the other way round."""
+    page = b'{"data":[],"next":null}'
+    with answering(page, tls=True) as url:
+        said = run(program, url, "project", "list", ok=False)
+        assert "does not trust the certificate" in said and "SSL_CERT_FILE" in said and len(said.splitlines()) == 1
+        trusted = {"SSL_CERT_FILE": str(DATA / "tls-cert.pem")}
+        assert run(program, url, "project", "list", env=trusted) == "none\n"
+        said = run(program, url, "project", "list", ok=False, env={"SSL_CERT_FILE": "/no/such/file"})
+        assert "SSL_CERT_FILE or SSL_CERT_DIR can't be used" in said
+        assert "http and https" in run(program, url.replace("https", "http"), "project", "list", ok=False)
+    with answering(page) as url:
+        assert "no TLS" in run(program, url.replace("http", "https"), "project", "list", ok=False)
+
+
+def test_the_derived_admin_key_never_leaves_this_machine(program: typer.Typer, url: str) -> None:
+    """R51: without FARECLASS_ADMIN_KEY another host gets nothing that was derived from the master key; nor a proxy."""
+    no_key = {"FARECLASS_ADMIN_KEY": ""}
+    assert "set FARECLASS_ADMIN_KEY" in run(program, "http://gateway.example", "project", "list", ok=False, env=no_key)
+    with answering(b"<html>") as proxy:
+        assert run(program, url, "project", "list", env={"HTTP_PROXY": proxy}) == "none\n"
+
+
+# Help, and the start
+
+
+def commands(program: typer.Typer) -> Iterator[tuple[list[str], str]]:
+    """Every command, as typed, and its example."""
+    groups = [("", program), *((group.name, group.typer_instance) for group in program.registered_groups)]
+    for name, group in groups:
+        assert group is not None
+        for command in group.registered_commands:
+            assert command.callback is not None
+            words = [*([name] if name else []), command.name or command.callback.__name__]
+            text = inspect.getdoc(command.callback) or ""
+            yield words, text.partition("\nExample: fareclass ")[2]
 
 
 def test_every_command_teaches_by_an_example(program: typer.Typer) -> None:
-    for group in ("project", "key", "quota", "price", "pool", "db"):
-        commands = next(one for one in program.registered_groups if one.name == group).typer_instance
-        assert commands is not None
-        for command in commands.registered_commands:
-            words = [group, command.name or str(command.callback and command.callback.__name__)]
-            assert f"fareclass {' '.join(words)}" in " ".join(run(program, "", *words, "--help").split())
+    for words, example in commands(program):
+        assert example.startswith(" ".join(words)), words
+        assert f"Example: fareclass {example}" in run(program, "", *words, "--help"), "whole on one line of 80"
+
+
+def test_every_example_works(program: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the help, against the fleet of the README."""
+    price = {"input": "0.60", "output": "2.40"}
+    fleet = {"models": {"demo-70b": {"engine": {"kind": "simulated", "replicas": 4}, "price": price}}}
+    process = gateway.Process(tmp_path, fleet)
+    monkeypatch.chdir(tmp_path)
+    try:
+        done = [words[0] for words, example in commands(program) if try_out(program, process.url, words, example)]
+    finally:
+        process.close()
+    assert set(done) == {"check", "db", "key", "pool", "price", "project", "quota", "usage"}
+
+
+def try_out(program: typer.Typer, url: str, words: list[str], example: str) -> bool:
+    """Run it, unless it would start something that stays."""
+    if words[0] in {"serve", "engine"}:
+        return False
+    return bool(run(program, url, *shlex.split(example), env={"FARECLASS_ADMIN_KEY": gateway.ADMIN_KEY}))
+
+
+def test_a_client_does_not_load_the_server() -> None:
+    """Or each command would take a second to start."""
+    words = [sys.executable, "-X", "importtime", "-m", "fareclass", "usage", "--help"]
+    loaded = subprocess.run(words, capture_output=True, text=True, check=True).stderr
+    assert "fareclass.cli.usage" in loaded
+    for heavy in ("sqlalchemy", "alembic", "uvicorn", "aiohttp", "starlette", "fareclass.app"):
+        assert heavy not in loaded
 
 
 def test_the_database_is_upgraded_by_hand(program: typer.Typer, tmp_path: Path) -> None:
@@ -114,4 +351,7 @@ def test_the_database_is_upgraded_by_hand(program: typer.Typer, tmp_path: Path) 
         "models: {m: {engine: {kind: simulated}}}\n"
     )
     assert "database: empty" in run(program, "", "db", "current", "--config", str(config))
+    nowhere = {"FARECLASS_STORE": "sqlite:////proc/nowhere/f.db"}
+    said = run(program, "", "db", "current", "--config", str(config), ok=False, env=nowhere)
+    assert "/proc/nowhere/f.db can't be made" in said
     assert run(program, "", "db", "upgrade", "--config", str(config)).startswith("database: 0001, this version: 0001")

@@ -1,31 +1,61 @@
 """`fareclass project`, `key`, `quota`, `price`, `pool`: clients of the control plane."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from fareclass.cli.control_client import DEFAULT_URL, Json, Url, call, pages, parse_pairs, show, show_one
+from fareclass.cli.control_client import DEFAULT_URL, Json, Url, call, given, listed, pages, parse_pairs
+from fareclass.cli.output import show, show_one
+from fareclass.core.tiers import TIERS
 
-_PROJECT = {"name": "NAME", "id": "ID", "weight": "WEIGHT", "created": "CREATED"}
-_KEY = {"name": "NAME", "project_name": "PROJECT", "id": "ID", "default_tier": "TIER", "revoked_at": "REVOKED"}
+_ALL = "all"
+_NONE = "none"
+_PROJECT = {"name": "NAME", "weight": "WEIGHT", "created": "CREATED", "id": "ID"}
+_KEY = {
+    "name": "NAME",
+    "project_name": "PROJECT",
+    "default_tier": "TIER",
+    "revoked_at": "REVOKED",
+    "allowed_tiers": "ALLOWED",
+    "tags": "TAGS",
+    "created": "CREATED",
+    "id": "ID",
+}
 _QUOTA = {"project_name": "PROJECT", "model": "MODEL", "tpm": "TPM", "rpm": "RPM", "concurrency": "CONCURRENT"}
 _PRICE = {
     "model": "MODEL",
     "version": "VERSION",
     "input": "INPUT",
-    "cache_read": "READ",
     "output": "OUTPUT",
-    "tiers": "TIERS",
+    "cache_read": "READ",
+    "priority": "xPRIORITY",
+    "default": "xDEFAULT",
+    "flex": "xFLEX",
+    "created": "SINCE",
+    "source": "SET-BY",
+    "cache_write_5m": "WRITE-5M",
+    "cache_write_1h": "WRITE-1H",
 }
-_REPLICA = {"model": "MODEL", "id": "REPLICA", "slots": "SLOTS", "tiers": "TIERS", "drain": "DRAIN"}
+_REPLICA = {"id": "REPLICA", "state": "STATE", "slots": "SLOTS", "running": "RUNNING", "tiers": "TIERS"}
 
-Ref = Annotated[str, typer.Argument(help="Its name or id.")]
 Project = Annotated[str, typer.Argument(help="The project's name or id.")]
+KeyRef = Annotated[str, typer.Argument(help="The key's name or id.")]
 ModelName = Annotated[str, typer.Argument(help="The model's public name.")]
-OfProject = Annotated[str | None, typer.Option("--project", help="Only this project's.")]
-Tier = Annotated[str | None, typer.Option("--tier", help="Tier of requests that name none: priority, default, flex.")]
-Allow = Annotated[list[str] | None, typer.Option("--allow", help="A tier this key may use; repeat. Without: all.")]
-Tag = Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE, kept with every request; repeat.")]
+ReplicaName = Annotated[str, typer.Argument(help="The replica, as `fareclass pool list` names it.")]
+OfProject = Annotated[str | None, typer.Option("--project", help="Only this project's, by name or id.")]
+Tier = Annotated[
+    str | None,
+    typer.Option(metavar="TIER", help="The tier of requests that name none: priority, default or flex."),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TIER", help="A tier that it may use: priority, default or flex; repeat. `all`: every tier."),
+]
+Tag = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A tag, kept with every request; repeat. `none`: no tag."),
+]
 
 
 def register(program: typer.Typer) -> None:
@@ -45,8 +75,8 @@ def register(program: typer.Typer) -> None:
 
 
 def project_create(
-    name: str,
-    weight: Annotated[int | None, typer.Option(help="Its share inside a tier, 1 unless set.")] = None,
+    name: Annotated[str, typer.Argument(help="A name for the project.")],
+    weight: Annotated[int | None, typer.Option(help="Its share inside a tier, beside others'; 1 unless set.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +84,7 @@ def project_create(
 
     Example: fareclass project create search-team
     """
-    show_one(call(url, "POST", ["projects"], {"name": name, "weight": weight}), as_json=as_json)
+    show_one(call(url, "POST", ["projects"], given(name=name, weight=weight)), _PROJECT, as_json=as_json)
 
 
 def project_list(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
@@ -66,9 +96,9 @@ def project_list(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
 
 
 def project_update(
-    project: Ref,
+    project: Project,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
-    weight: Annotated[int | None, typer.Option(help="A new share inside a tier.")] = None,
+    weight: Annotated[int | None, typer.Option(help="A new share inside a tier, beside others'.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +106,8 @@ def project_update(
 
     Example: fareclass project update search-team --weight 3
     """
-    show_one(call(url, "PATCH", ["projects", project], {"name": name, "weight": weight}), as_json=as_json)
+    body = given(name=name, weight=weight)
+    show_one(call(url, "PATCH", ["projects", project], body), _PROJECT, as_json=as_json)
 
 
 def key_create(
@@ -90,28 +121,28 @@ def key_create(
 ) -> None:
     """Make a key; its secret is shown this once.
 
-    Example: fareclass key create search-team nightly --tier flex
+    Without options it may use every tier, and requests that name none are `default`.
+
+    If it may use only one tier, then that is the tier of requests that name none.
+
+    Example: fareclass key create search-team nightly --allow flex
     """
-    body = {
-        "project": project,
-        "name": name,
-        "default_tier": tier,
-        "allowed_tiers": allow or None,
-        "tags": parse_pairs(tag, "--tag") if tag else None,
-    }
-    show_one(call(url, "POST", ["keys"], body), as_json=as_json)
+    body = {"project": project, "name": name, **_terms(tier, allow, tag)}
+    made = call(url, "POST", ["keys"], body)
+    show_one(made if as_json else _key(made), _KEY | {"secret": "SECRET"}, as_json=as_json)
 
 
 def key_list(project: OfProject = None, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """List keys, without their secrets.
+    """List keys, revoked ones too, without their secrets.
 
     Example: fareclass key list --project search-team
     """
-    show(pages(url, ["keys"], {"project": project}), _KEY, as_json=as_json)
+    keys = pages(url, ["keys"], project=project)
+    show(keys if as_json else [_key(key) for key in keys], _KEY, as_json=as_json)
 
 
 def key_update(
-    key: Ref,
+    key: KeyRef,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
     tier: Tier = None,
     allow: Allow = None,
@@ -119,25 +150,21 @@ def key_update(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Change a key.
+    """Change a key. Allowed tiers or tags replace all that it had; what is not given stays.
 
-    Example: fareclass key update nightly --allow flex --allow default --tier flex
+    Example: fareclass key update nightly --allow all --tag none
     """
-    body = {
-        "name": name,
-        "default_tier": tier,
-        "allowed_tiers": allow or None,
-        "tags": parse_pairs(tag, "--tag") if tag else None,
-    }
-    show_one(call(url, "PATCH", ["keys", key], body), as_json=as_json)
+    changed = call(url, "PATCH", ["keys", key], given(name=name) | _terms(tier, allow, tag))
+    show_one(changed if as_json else _key(changed), _KEY, as_json=as_json)
 
 
-def key_revoke(key: Ref, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+def key_revoke(key: KeyRef, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Revoke a key at once and for good.
 
     Example: fareclass key revoke nightly
     """
-    show_one(call(url, "DELETE", ["keys", key]), as_json=as_json)
+    revoked = call(url, "DELETE", ["keys", key])
+    show_one(revoked if as_json else _key(revoked), _KEY, as_json=as_json)
 
 
 def quota_set(
@@ -149,59 +176,63 @@ def quota_set(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Set a project's limits; one not given is lifted.
+    """Set a project's limits on a model; one that is not given is lifted.
 
-    Example: fareclass quota set search-team llama-70b --tpm 100000
+    Example: fareclass quota set search-team demo-70b --tpm 100000
     """
-    body = {"tpm": tpm, "rpm": rpm, "concurrency": concurrency}
-    show_one(call(url, "PUT", ["quotas", project, model], body), as_json=as_json)
+    body = given(tpm=tpm, rpm=rpm, concurrency=concurrency)
+    show_one(call(url, "PUT", ["quotas", project, model], body), _QUOTA, as_json=as_json)
 
 
 def quota_show(project: OfProject = None, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Show limits.
+    """Show limits; `-` is no limit.
 
     Example: fareclass quota show --project search-team
     """
-    show(pages(url, ["quotas"], {"project": project}), _QUOTA, as_json=as_json)
+    show(pages(url, ["quotas"], project=project), _QUOTA, as_json=as_json)
 
 
 def price_set(
     model: ModelName,
     input: Annotated[str, typer.Option(help="USD per 1M input tokens at tier default.")],
     output: Annotated[str, typer.Option(help="USD per 1M output tokens.")],
-    cache_read: Annotated[str | None, typer.Option(help="Per 1M tokens; 0.1 x input unless set.")] = None,
-    cache_write_5m: Annotated[str | None, typer.Option(help="1.25 x input unless set.")] = None,
-    cache_write_1h: Annotated[str | None, typer.Option(help="2 x input unless set.")] = None,
-    tier: Annotated[list[str] | None, typer.Option(help="TIER=FACTOR, such as priority=2; repeat.")] = None,
+    cache_read: Annotated[str | None, typer.Option(help="USD; 0.1 x input unless set.")] = None,
+    cache_write_5m: Annotated[str | None, typer.Option(help="USD; 1.25 x input unless set.")] = None,
+    cache_write_1h: Annotated[str | None, typer.Option(help="USD; 2 x input unless set.")] = None,
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIER=FACTOR", help="Such as priority=2; repeat. Unless set: as the configuration says."),
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Set a model's prices from now on.
+    """Set a model's prices, for requests that come from now on.
 
-    Example: fareclass price set llama-70b --input 0.60 --output 2.40
+    Example: fareclass price set demo-70b --input 0.60 --output 2.40
     """
-    body = {
-        "input": input,
-        "output": output,
-        "cache_read": cache_read,
-        "cache_write_5m": cache_write_5m,
-        "cache_write_1h": cache_write_1h,
-        "tiers": parse_pairs(tier or [], "--tier"),
-    }
-    show_one(call(url, "PUT", ["prices", model], body), as_json=as_json)
+    body = given(
+        input=input,
+        output=output,
+        cache_read=cache_read,
+        cache_write_5m=cache_write_5m,
+        cache_write_1h=cache_write_1h,
+        tiers=parse_pairs(tier or [], "--tier"),
+    )
+    made = call(url, "PUT", ["prices", model], body)
+    show_one(made if as_json else _book(made), _PRICE, as_json=as_json)
 
 
 def price_show(
-    model: Annotated[str | None, typer.Argument(help="Every version of one model's prices.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Every version of one model's prices, the newest first.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Show prices in USD per 1M tokens, and each tier's factor.
+    """Show prices in USD per 1M tokens at tier default, and each tier's factor.
 
     Example: fareclass price show
     """
-    rows = pages(url, ["prices", model]) if model else call(url, "GET", ["prices"])["data"]
-    show(rows, _PRICE, as_json=as_json)
+    books = pages(url, ["prices", model]) if model else listed(url, ["prices"])
+    show(books if as_json else [_book(book) for book in books], _PRICE, as_json=as_json)
 
 
 def pool_list(
@@ -209,42 +240,75 @@ def pool_list(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """List replicas; --json shows their queues too.
+    """List replicas and what runs on them, by tier; --json shows the queues too.
 
-    Example: fareclass pool list llama-70b
+    Example: fareclass pool list demo-70b
     """
-    pools = call(url, "GET", ["pools"], params={"model": model})["data"]
-    rows = [{"model": pool["model"], **replica} for pool in pools for replica in pool["replicas"]]
-    show(pools if as_json else rows, _REPLICA, as_json=as_json)
+    pools = listed(url, ["pools"], model=model)
+    rows = [{"model": pool["model"], **_replica(replica)} for pool in pools for replica in pool["replicas"]]
+    show(pools if as_json else rows, {"model": "MODEL"} | _REPLICA, as_json=as_json)
 
 
-def pool_drain(model: ModelName, replica: Ref, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Send a replica no new work.
+def pool_drain(model: ModelName, replica: ReplicaName, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Send a replica no new work; once nothing runs on it, it is drained.
 
-    Example: fareclass pool drain llama-70b r1
+    Example: fareclass pool drain demo-70b sim-3
     """
-    show_one(call(url, "PATCH", ["pools", model, "replicas", replica], {"drain": True}), as_json=as_json)
+    _change(model, replica, {"drain": True}, url, as_json=as_json)
 
 
-def pool_resume(model: ModelName, replica: Ref, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+def pool_resume(model: ModelName, replica: ReplicaName, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """End a drain.
 
-    Example: fareclass pool resume llama-70b r1
+    Example: fareclass pool resume demo-70b sim-3
     """
-    show_one(call(url, "PATCH", ["pools", model, "replicas", replica], {"drain": False}), as_json=as_json)
+    _change(model, replica, {"drain": False}, url, as_json=as_json)
 
 
 def pool_set(
     model: ModelName,
-    replica: Ref,
+    replica: ReplicaName,
     slots: Annotated[int | None, typer.Option(help="Sequences it may run at once.")] = None,
-    tier: Annotated[list[str] | None, typer.Option(help="A tier it serves; repeat. Others it will not.")] = None,
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIER", help="A tier that it serves, and no other; repeat. `all`: every tier."),
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Change a running replica.
+    """Change a running replica until the gateway's next start; what is not given stays.
 
-    Example: fareclass pool set llama-70b r1 --tier reserved --tier priority
+    Example: fareclass pool set demo-70b sim-3 --tier priority --tier default
     """
-    body = {"slots": slots, "tiers": tier or None}
-    show_one(call(url, "PATCH", ["pools", model, "replicas", replica], body), as_json=as_json)
+    tiers = [each.word for each in TIERS] if tier == [_ALL] else tier
+    _change(model, replica, given(slots=slots, tiers=tiers or None), url, as_json=as_json)
+
+
+def _terms(tier: str | None, allow: list[str] | None, tag: list[str] | None) -> dict[str, Any]:
+    """Fields of a key as its options say; those of options that were not given are absent."""
+    fields: dict[str, Any] = given(default_tier=tier)
+    if allow:
+        fields["allowed_tiers"] = None if allow == [_ALL] else allow
+    if tag:
+        fields["tags"] = {} if tag == [_NONE] else parse_pairs(tag, "--tag")
+    return fields
+
+
+def _change(model: str, replica: str, body: Mapping[str, Any], url: str, *, as_json: bool) -> None:
+    changed = call(url, "PATCH", ["pools", model, "replicas", replica], body)
+    show_one(changed if as_json else _replica(changed), _REPLICA, as_json=as_json)
+
+
+def _key(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {**key, "allowed_tiers": key["allowed_tiers"] or _ALL}
+
+
+def _book(book: Mapping[str, Any]) -> dict[str, Any]:
+    return {**book, **book["tiers"]}
+
+
+def _replica(replica: Mapping[str, Any]) -> dict[str, Any]:
+    """A replica with its state in one word."""
+    draining = "draining" if replica["running"] else "drained"
+    state = "down" if not replica["up"] else draining if replica["drain"] else "up"
+    return {**replica, "state": state, "tiers": replica["tiers"] or _ALL}

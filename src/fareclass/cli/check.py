@@ -11,7 +11,10 @@ from fareclass.config import ConfigError, load
 def register(program: typer.Typer) -> None:
     @program.command()
     def check(file: Annotated[Path, typer.Argument(help="The configuration file.")]) -> None:
-        """Check a configuration file, with the environment variables that would override it. Starts nothing."""
+        """Check a configuration file, with the environment variables that would override it. Starts nothing.
+
+        Example: fareclass check fareclass.yaml
+        """
         try:
             config = load(file)
         except ConfigError as error:

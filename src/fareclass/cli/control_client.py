@@ -1,25 +1,45 @@
-"""What every client command shares: speaking to the control plane, and showing what it says."""
+"""What every client command shares: speaking to the control plane, and saying what went wrong."""
 
 import os
+import re
+import ssl
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import httpx
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from fareclass.config import ConfigError, load
-from fareclass.store.database import StoreError
+from fareclass.store import StoreError
 from fareclass.store.master_key import read_master_key
 
-Url = Annotated[str, typer.Option(envvar="FARECLASS_URL", help="Where the gateway is.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_NO_PROXY = MappingProxyType(dict.fromkeys(("all://127.0.0.1", "all://[::1]", "all://localhost")))
+"""What is on this machine is spoken to directly, whatever HTTP_PROXY says: a proxy would see the admin key."""
 _TIMEOUT_S = 30.0
-_TIMES = ("created", "revoked_at", "start")
+_KEY = re.compile(r"[!-~]+")
+_ARGUMENTS = ("project", "key", "name", "model", "replica")
+"""Fields that stand without an option; what is said of them names them."""
+_OPTIONS = {"default_tier": "--tier", "allowed_tiers": "--allow", "tags": "--tag", "tiers": "--tier"}
+"""Fields whose options have other names."""
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not _KEY.fullmatch(url) or parts.username is not None or parts.path.strip("/"):
+        raise typer.BadParameter(f"must be http://HOST:PORT or https://HOST:PORT and no more, such as {DEFAULT_URL}")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+Url = Annotated[str, typer.Option(envvar="FARECLASS_URL", help="Where the gateway is.", callback=_checked)]
+Json = Annotated[bool, typer.Option("--json", help="Print every field as JSON, for scripts.")]
 
 
 def call(
@@ -28,99 +48,114 @@ def call(
     path: Sequence[str],
     body: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
-) -> Any:
-    """One command of the control plane; fields and parameters that are None are left out. Ends the program on a refusal."""
-    address = f"{url.rstrip('/')}/admin/v1/{'/'.join(quote(part, safe='') for part in path)}"
+) -> dict[str, Any]:
+    """One command of the control plane. Ends the program, with what was wrong, unless it was done."""
+    headers = {"Authorization": f"Bearer {_admin_key(url)}"}
+    address = f"{url}/admin/v1/{'/'.join(quote(part, safe='') for part in path)}"
     try:
-        response = httpx.request(
-            method,
-            address,
-            json=None if body is None else _given(body),
-            params=_given(params or {}),
-            headers={"Authorization": f"Bearer {_admin_key(url)}"},
-            timeout=_TIMEOUT_S,
-        )
+        with httpx.Client(mounts=_NO_PROXY, timeout=_TIMEOUT_S) as client:
+            response = client.request(method, address, json=body, params=params, headers=headers)
+    except OSError as error:
+        _end(f"the certificates in SSL_CERT_FILE or SSL_CERT_DIR can't be used: {error}")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        _end(_unreachable(url, error))
+    try:
         answer = response.json()
-        refusal = answer["error"]["message"] if response.is_error else None
-    except httpx.HTTPError as error:
-        _end(f"can't reach the gateway at {url}: {error}; start it with `fareclass serve`, or name it with --url")
-    except (ValueError, KeyError, TypeError):
-        _end(f"what answers at {url} is not a Fareclass gateway, or that address or the admin key is malformed")
+        refusal = _in_options(**answer["error"]) if response.is_error else None
+    except (ValueError, LookupError, TypeError):
+        _stranger(url)
     if refusal is not None:
         _end(refusal)
+    if not isinstance(answer, dict):
+        _stranger(url)
     return answer
 
 
-def pages(url: str, path: Sequence[str], params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """A whole list, page by page."""
+def listed(url: str, path: Sequence[str], **params: Any) -> list[dict[str, Any]]:
+    """What stands in a list of the control plane; parameters that are None are left out. Ends the program as `call` does."""
+    return _page(url, path, given(**params))[0]
+
+
+def pages(url: str, path: Sequence[str], **params: Any) -> list[dict[str, Any]]:
+    """A whole long list, page by page; like `listed`."""
     found: list[dict[str, Any]] = []
-    after = None
-    while True:
-        part = call(url, "GET", path, params={**(params or {}), "limit": 1000, "after": after})
-        found += part["data"]
-        if (after := part["next"]) is None:
-            return found
+    after: str | None = ""
+    while after is not None:
+        part, after = _page(url, path, given(**params) | {"limit": 1000, "after": after})
+        found += part
+    return found
 
 
-def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool) -> None:
-    """A table of these columns (field: heading), or all fields as JSON."""
-    console = Console()
-    if as_json:
-        console.print_json(data=rows, highlight=False, indent=2)
-        return
-    table = Table(*(Column(heading, overflow="fold") for heading in columns.values()), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(_to_second(row.get(field)) if field in _TIMES else row.get(field)) for field in columns))
-    console.print(table if rows else "none")
-
-
-def show_one(row: Mapping[str, Any], *, as_json: bool) -> None:
-    """One object, a field a line, or as JSON."""
-    console = Console()
-    if as_json:
-        console.print_json(data=row, highlight=False, indent=2)
-        return
-    for field, value in row.items():
-        console.print(f"{field:<15} {_cell(value)}", markup=False, highlight=False, soft_wrap=True)
+def given(**fields: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
     """`NAME=VALUE` options as a dict."""
     if any("=" not in pair for pair in pairs):
-        raise typer.BadParameter("must be NAME=VALUE", param_hint=option)
+        raise typer.BadParameter("must be NAME=VALUE", param_hint=f"'{option}'")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _to_second(time: str | None) -> str | None:
-    return None if time is None else f"{time[:19]}Z"
+def _page(url: str, path: Sequence[str], params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
+    answer = call(url, "GET", path, params=params)
+    if not isinstance(answer.get("data"), list):
+        _stranger(url)
+    return answer["data"], answer.get("next")
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_cell(item)}" for name, item in value.items()) or "-"
-    if isinstance(value, list):
-        return ", ".join(_cell(item) for item in value) or "-"
-    return str(value)
-
-
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _in_options(code: str, message: str, field: str | None) -> str:
+    """A refusal in the words of the command line."""
+    if code == "unauthenticated":
+        return "the gateway does not take this admin key: set FARECLASS_ADMIN_KEY to the gateway's own"
+    root, *inner = re.split(r"[.\[]", field or "name", maxsplit=1)
+    if root in _ARGUMENTS:
+        return message
+    option = _OPTIONS.get(root, f"--{root.replace('_', '-')}")
+    place = f" {inner[0]}" if inner and not inner[0].endswith("]") else ""
+    return f"{option}{place}: {message.removeprefix(f'{field}: ')}"
 
 
 def _admin_key(url: str) -> str:
     """From the environment; else, for a gateway on this machine only, derived from the master key file."""
-    if given := os.environ.get("FARECLASS_ADMIN_KEY"):
-        return given
+    if found := os.environ.get("FARECLASS_ADMIN_KEY"):
+        if not _KEY.fullmatch(found):
+            _end(
+                "FARECLASS_ADMIN_KEY holds a space, a line break or a letter that no admin key has: set it to the key alone"
+            )
+        return found
     if urlsplit(url).hostname not in _LOOPBACK:
         _end(f"set FARECLASS_ADMIN_KEY to the admin key of {url}")
     try:
         return read_master_key(load().master_key_file).admin_key()
     except (ConfigError, StoreError) as error:
-        _end(f"set FARECLASS_ADMIN_KEY, or run this where the master key can be read: {error}")
+        _end(f"set FARECLASS_ADMIN_KEY, or FARECLASS_MASTER_KEY_FILE to the file that the gateway uses: {error}")
+
+
+def _unreachable(url: str, error: Exception) -> str:
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)  # type: ignore[arg-type]
+    for each in causes:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return (
+                f"this machine does not trust the certificate of {url} ({each.verify_message}): "
+                "if it is the right one, name its file, or its authority's, in SSL_CERT_FILE"
+            )
+        if isinstance(each, ssl.SSLError):
+            return f"what answers at {url} speaks no TLS that this machine understands: is it http instead of https?"
+    if isinstance(error, httpx.ProtocolError | httpx.ReadError):
+        return f"the connection to {url} broke off: is it the gateway's address, with the right one of http and https?"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer from {url} within {_TIMEOUT_S:.0f} s: is it the gateway's address?"
+    return f"can't reach the gateway at {url} ({error}): start it with `fareclass serve`, or name it with --url"
+
+
+def _stranger(url: str) -> NoReturn:
+    _end(f"what answers at {url} is not a Fareclass gateway")
 
 
 def _end(message: str) -> NoReturn:
-    Console(stderr=True).print(message, style="red", markup=False, highlight=False)
+    typer.secho(message, err=True, fg="red")
     raise typer.Exit(1)

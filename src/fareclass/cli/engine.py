@@ -29,9 +29,14 @@ def register(program: typer.Typer) -> None:
     def engine(
         model: Annotated[Path | None, typer.Argument(help="A GGUF file. Without one: the built-in model.")] = None,
         slots: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = _DEFAULTS.slots,
-        context_tokens: Annotated[int, typer.Option(min=256, help="Of each slot.")] = _DEFAULTS.context_tokens,
+        context_tokens: Annotated[
+            int, typer.Option(min=256, help="Of each slot, prompt and answer together.")
+        ] = _DEFAULTS.context_tokens,
     ) -> None:
-        """Run the built-in engine alone, to try a model or to compare: no tiers, no keys, no ledger. Ctrl-C ends it."""
+        """Run the built-in engine alone, to try a model or to compare: no tiers, no keys, no ledger. Ctrl-C ends it.
+
+        Example: fareclass engine --slots 2
+        """
         try:
             path = _default_model() if model is None else model.resolve(strict=True)
         except (ModelUnavailableError, OSError) as error:

@@ -10,7 +10,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 import uvicorn
@@ -32,22 +31,16 @@ _CUT_OFF_S = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def register(program: typer.Typer) -> None:
-    @program.command()
-    def serve(
-        config: Annotated[
-            Path | None, typer.Option(help="The configuration file. Without one: the built-in model on this machine.")
-        ] = None,
-    ) -> None:
-        """Start the gateway, and the built-in engine where a model uses it. SIGTERM lets running work finish."""
-        log_as_json()
-        try:
-            settings = load(config)
-            with _bound_socket(settings) as listener, asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-                runner.run(_live(settings, listener, Console()))
-        except (ConfigError, StartError) as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(2) from None
+def run(file: Path | None) -> None:
+    """Serve with this configuration file, or the built-in settings, until told to stop. Ends the program on a mistake."""
+    log_as_json()
+    try:
+        settings = load(file)
+        with _bound_socket(settings) as listener, asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            runner.run(_live(settings, listener, Console()))
+    except (ConfigError, StartError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
 
 
 @contextmanager

@@ -1,28 +1,32 @@
 """`fareclass usage`: what was used and what it cost."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fareclass.cli.control_client import DEFAULT_URL, Json, Url, call, show
+from fareclass.cli.control_client import DEFAULT_URL, Json, Url, listed, parse_pairs
+from fareclass.cli.output import show
 
-_FIXED = {
-    "requested_tier": "ASKED",
-    "served_tier": "SERVED",
-    "requests": "REQUESTS",
-    "input": "INPUT",
-    "cache_read": "READ",
-    "output": "OUTPUT",
-    "cost": "USD",
+_BY = {
+    "project": ("project_name", "PROJECT"),
+    "key": ("key_name", "KEY"),
+    "model": ("model", "MODEL"),
+    "tag": ("tag", "TAG"),
+    "outcome": ("outcome", "OUTCOME"),
 }
-_ASKED = {
-    "start": "FROM",
-    "project_name": "PROJECT",
-    "key_name": "KEY",
-    "model": "MODEL",
-    "tag": "TAG",
-    "outcomes": "OUTCOMES",
+_SUMS = {
+    "tier": "TIER",
+    "requests": "REQUESTS",
+    "cost": "USD",
+    "input": "INPUT",
+    "output": "OUTPUT",
+}
+_CACHED = {
+    "cache_read": "READ",
+    "cache_write_5m": "WRITE-5M",
+    "cache_write_1h": "WRITE-1H",
 }
 
 
@@ -32,37 +36,71 @@ def register(program: typer.Typer) -> None:
 
 
 def usage(
-    by: Annotated[str, typer.Option(help="Comma-separated: project, key, model, outcome, tag:NAME.")] = "project,model",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: project, key, model, outcome, tag:NAME. "
+            "requested_tier and served_tier are always there."
+        ),
+    ] = "project,model",
     project: Annotated[str | None, typer.Option(help="Only this project, by name or id.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     key: Annotated[str | None, typer.Option(help="Only this key, by name or id.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only requests with this NAME:VALUE.")] = None,
-    since: Annotated[datetime | None, typer.Option("--from", help="First moment, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="First moment after it.")] = None,
-    step: Annotated[int | None, typer.Option(help="Seconds of one time step.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="NAME=VALUE", help="Only requests with this tag.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="First day or moment; UTC, unless it has a zone.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="First day or moment after it.")] = None,
+    step: Annotated[int | None, typer.Option(help="Seconds of one time step; 86400 is a day.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """Tokens and cost by tier, and by what you ask.
 
-    Example: fareclass usage --by project --from 2026-11-01 --step 86400
+    A request counts at the time of its end. TIER is the served one, or requested>served where they differ.
+
+    `-` stands for what was not known yet of a request that was refused.
+
+    Example: fareclass usage --by project,outcome --from 2026-11-01 --step 86400
     """
-    params = {
-        "by": by,
-        "project": project,
-        "model": model,
-        "key": key,
-        "tag": tag,
-        "from": _moment(since),
-        "to": _moment(until),
-        "step": step,
+    rows = listed(
+        url,
+        ["usage"],
+        **{"from": _moment(since, "--from"), "to": _moment(until, "--to")},
+        by=by,
+        project=project,
+        model=model,
+        key=key,
+        tag=":".join(*parse_pairs([tag], "--tag").items()) if tag else None,
+        step=step,
+    )
+    asked = [word.strip().partition(":")[0] for word in by.split(",")]
+    columns = {"start": "FROM"} if step else {}
+    columns |= dict(_BY[word] for word in _BY if word in asked) | _SUMS
+    columns |= {kind: heading for kind, heading in _CACHED.items() if any(row[kind] for row in rows)}
+    show(rows if as_json else [_row(row, step) for row in rows], columns, as_json=as_json)
+
+
+def _row(row: Mapping[str, Any], step: int | None) -> dict[str, Any]:
+    requested, served = row["requested_tier"], row["served_tier"]
+    shown = {
+        **row,
+        "tier": served if requested == served else f"{requested}>{served}",
+        "outcome": next(iter(row["outcomes"])),
     }
-    rows = call(url, "GET", ["usage"], params=params)["data"]
-    asked = {field: heading for field, heading in _ASKED.items() if any(row.get(field) for row in rows)}
-    if "outcome" not in by:
-        asked.pop("outcomes", None)
-    show(rows, asked | _FIXED, as_json=as_json)
+    if step:
+        length = 10 if not step % 86_400 else 16 if not step % 60 else 19
+        shown["start"] = row["start"][:length].replace("T", " ")
+    return shown
 
 
-def _moment(given: datetime | None) -> str | None:
-    return None if given is None else given.replace(tzinfo=UTC).isoformat()
+def _moment(given: str | None, option: str) -> str | None:
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise typer.BadParameter(
+            "must be such as 2026-11-01 or 2026-11-01T12:00:00", param_hint=f"'{option}'"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()

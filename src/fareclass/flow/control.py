@@ -125,7 +125,7 @@ class Control:
         project: str,
         name: str,
         *,
-        default_tier: str = "default",
+        default_tier: str | None = None,
         allowed_tiers: Sequence[str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> tuple[KeyRecord, str]:
@@ -147,8 +147,9 @@ class Control:
         with self._change() as connection:
             before = find_key(connection, ref)
             tier, allowed = check_tiers(
-                before.default_tier if default_tier is UNSET else default_tier,
+                None if default_tier is UNSET else default_tier,
                 before.allowed_tiers if allowed_tiers is UNSET else allowed_tiers,
+                before.default_tier,
             )
             values: dict[str, object] = {"default_tier": tier, "allowed_tiers": allowed}
             if name is not UNSET and name != before.name:
@@ -187,7 +188,7 @@ class Control:
             if catalog.list_projects(connection, limit=1):
                 return None
             project = self._create_project(connection, actor, "default", 1)
-            return self._create_key(connection, actor, project, "first", "default", None, {})[1]
+            return self._create_key(connection, actor, project, "first", None, None, {})[1]
 
     # Quotas, prices
 
@@ -299,7 +300,7 @@ class Control:
         actor: str,
         project: ProjectRecord,
         name: str,
-        default_tier: str,
+        default_tier: str | None,
         allowed_tiers: Sequence[str] | None,
         tags: Mapping[str, str],
     ) -> tuple[KeyRecord, str]:

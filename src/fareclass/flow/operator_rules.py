@@ -58,31 +58,44 @@ def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def tier_of(word: str, field: str) -> Tier:
     """A tier by its name or alias (R3)."""
-    tier = BY_WORD.get(word) or ALIASES.get(word)
+    tier = BY_WORD.get(word, ALIASES.get(word))
     if tier is None:
         raise ControlError("invalid", f"unknown tier {word!r}; valid are: {', '.join(BY_WORD)}", field)
     return tier
 
 
-def check_tiers(default_tier: str, allowed_tiers: Sequence[str] | None) -> tuple[str, list[str] | None]:
-    """A key's default and allowed tiers in our own words, best first."""
-    default = tier_of(default_tier, "default_tier")
+def check_tiers(
+    default_tier: str | None, allowed_tiers: Sequence[str] | None, before: str = Tier.DEFAULT.word
+) -> tuple[str, list[str] | None]:
+    """A key's default and allowed tiers in our own words, best first.
+
+    A default tier that is not given (None) stays what it was before, or becomes the only one that is allowed.
+    """
+    allowed = None if allowed_tiers is None else _allowed(allowed_tiers)
+    default = tier_of(before if default_tier is None else default_tier, "default_tier")
+    if default_tier is None and allowed and default not in allowed and len(allowed) == 1:
+        default = allowed[0]
     if default is Tier.BATCH:
         raise ControlError(
             "invalid", "batch is served only through a batch API: no key has it as default", "default_tier"
         )
-    if allowed_tiers is None:
+    if allowed is None:
         return default.word, None
-    allowed = sorted({tier_of(word, f"allowed_tiers[{place}]") for place, word in enumerate(allowed_tiers)})
-    if not allowed:
-        raise ControlError("invalid", "allowed_tiers must name at least one tier, or be null for all", "allowed_tiers")
     if default not in allowed:
         raise ControlError(
             "invalid",
-            f"default_tier {default.word} is not among allowed_tiers; allow it or choose another",
+            f"the tier of requests that name none is {default.word}, which is not allowed: "
+            f"choose one that is ({', '.join(tier.word for tier in allowed)}), or allow it too",
             "default_tier",
         )
     return default.word, [tier.word for tier in allowed]
+
+
+def _allowed(words: Sequence[str]) -> list[Tier]:
+    allowed = sorted({tier_of(word, f"allowed_tiers[{place}]") for place, word in enumerate(words)})
+    if not allowed:
+        raise ControlError("invalid", "must name at least one tier, or be null for all", "allowed_tiers")
+    return allowed
 
 
 def check_limits(limits: Mapping[str, int | None]) -> dict[str, int | None]:

@@ -210,7 +210,9 @@ class Admin:
 
     async def usage(self, request: Request) -> Response:
         params = read_query(request, types.UsageParams)
-        name, _, value = (params.tag or "").partition(":")
+        name, colon, value = (params.tag or "").partition(":")
+        if params.tag is not None and not (name and colon):
+            raise ControlError("invalid", "must be NAME:VALUE", "tag")
         query = UsageQuery(
             project=params.project,
             key=params.key,

@@ -18,6 +18,22 @@ T = TypeVar("T")
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_EXPECTED = re.compile(
+    r"Expected `(?P<kind>\w+)[^`]*`(?: (?P<long>of length )?(?P<bound>[<>]=) (?P<number>\d+))?.*", re.DOTALL
+)
+_AMOUNT = "an amount, such as 0.60"
+_TIME = "a time with its zone, such as 2026-11-01T00:00:00Z"
+_KINDS = {
+    "int": "a whole number",
+    "str": "text",
+    "array": "a list",
+    "object": "an object",
+    "bool": "true or false",
+    "decimal": _AMOUNT,
+    "datetime": _TIME,
+}
+_INVALID = {"Invalid decimal string": _AMOUNT, "Invalid RFC3339 encoded datetime": _TIME}
+_BOUNDS = {">=": "at least", "<=": "at most"}
 _STATUS = {
     "invalid": 400,
     "unauthenticated": 401,
@@ -106,4 +122,16 @@ def _bad_field(text: str) -> ControlError:
         field = f"{path}.{named['name']}" if path else named["name"]
         what = "this field is unknown" if "unknown" in what else "this field is required"
         return ControlError("invalid", f"{field[:200]}: {what}", field[:200])
-    return ControlError("invalid", f"{path or 'body'}: {what}", path or None)
+    return ControlError("invalid", f"{path or 'body'}: {_in_words(what)}", path or None)
+
+
+def _in_words(what: str) -> str:
+    """Such as ``Expected `int` >= 1`` for people."""
+    expected = _EXPECTED.fullmatch(what)
+    if expected is None:
+        return f"must be {_INVALID[what]}" if what in _INVALID else what
+    words = f"must be {_KINDS.get(expected['kind'], expected['kind'])}"
+    if expected["bound"] is None:
+        return words
+    units = {"str": " characters", "array": " items", "object": " entries"}.get(expected["kind"], "")
+    return f"{words}, {_BOUNDS[expected['bound']]} {expected['number']}{units}"

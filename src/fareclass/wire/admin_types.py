@@ -51,17 +51,20 @@ class ProjectPatch(_In):
 
 
 class KeyIn(_In):
-    """A new key of a project, which is named by id or name. `allowed_tiers` null means all."""
+    """A new key of a project, which is named by id or name. `allowed_tiers` null means all.
+
+    `default_tier` is `default` where it is null or absent, or the only allowed tier.
+    """
 
     project: str
     name: Name
-    default_tier: TierWord = "default"
+    default_tier: TierWord | None = None
     allowed_tiers: list[TierWord] | None = None
     tags: Tags = {}
 
 
 class KeyPatch(_In):
-    """What changes of a key."""
+    """What changes of a key. Where only one tier is allowed then, it is the default too unless another is given."""
 
     name: Name | UnsetType = UNSET
     default_tier: TierWord | UnsetType = UNSET
@@ -127,7 +130,7 @@ class UsageParams(_In):
     project: str | None = None
     model: str | None = None
     key: str | None = None
-    tag: Annotated[str, Meta(pattern="^[^:]+:", description="NAME:VALUE")] | None = None
+    tag: Annotated[str, Meta(description="NAME:VALUE")] | None = None
     from_: Moment | None = field(default=None, name="from")
     to: Moment | None = None
     step: Annotated[int, Meta(ge=1, le=366 * 86_400)] | None = None
@@ -159,12 +162,14 @@ class Error(Struct):
 
 
 class Replica(Struct):
-    """One replica: what an operator may change, and beside it whatever its state shows."""
+    """One replica: what an operator may change, sequences running by tier, and beside it whatever its state shows."""
 
     id: str
+    up: bool
     slots: int
     tiers: list[str] | None
     drain: bool
+    running: dict[str, int]
 
 
 class Pool(Struct):
