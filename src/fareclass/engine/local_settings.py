@@ -18,13 +18,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def server_environment() -> dict[str, str]:
-    """The process's environment: without the gateway's secrets, and with threads that sleep at a barrier.
+    """The process's environment: without the gateway's secrets, and with threads that hardly spin at a barrier.
 
-    By default they spin. On two cores of which one was busy with something else, as the gateway
-    itself may be, that made the same work take 50 s instead of 5 s.
+    By default they spin for long. On two cores of which one was busy with something else, as the
+    gateway itself may be, that made a token take 180 ms instead of 30; sleeping at once, on idle
+    cores, 34 instead of 12 (docs/decisions/0004-engine.md).
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("FARECLASS_")}
-    return {"OMP_WAIT_POLICY": "passive", **ours}
+    return {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000", **ours}
 
 
 def usable_cores() -> int:
