@@ -196,7 +196,17 @@ def main() -> None:
     table = Table(
         title="Scheduling passes (one event told to the brain, with all that it decides)", title_justify="left"
     )
-    for column in ("waiting", "replicas", "passes/s", "mean µs", "p99 µs", "worst ms", "single ms", "gc ms", "bytes/ticket"):
+    for column in (
+        "waiting",
+        "replicas",
+        "passes/s",
+        "mean µs",
+        "p99 µs",
+        "worst ms",
+        "single ms",
+        "gc ms",
+        "bytes/ticket",
+    ):
         table.add_column(column, justify="right")
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("passes", total=len(WAITING) * len(REPLICAS) + 1)

@@ -2,18 +2,25 @@
 
 import typer
 
-from fareclass.cli import admin, check, db, engine, serve, usage
+from fareclass.cli import admin, check, engine, local, usage
+
+_HELP = """Service tiers for LLM inference: a gateway that gives every request a fare class.
+
+`fareclass serve` starts one; `project`, `key`, `quota`, `price`, `pool` and `usage` speak to it while it runs.
+
+From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY.
+"""
 
 
 def main() -> None:
     program = typer.Typer(
         name="fareclass",
-        help="Service tiers for LLM inference: a gateway that gives every request a fare class.",
+        help=_HELP,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for module in (serve, check, engine, admin, usage, db):
+    for module in (local, check, engine, admin, usage):
         module.register(program)
     program()
 

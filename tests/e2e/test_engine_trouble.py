@@ -158,17 +158,22 @@ async def test_one_callers_poison_is_his_own_trouble(upstream, gateway):
     assert (await gateway.ask()).status_code == 200
 
 
-async def test_what_the_real_engine_chokes_on_is_a_clear_error_and_others_are_served(real):
-    """llama.cpp answers 500 to tools and content parts that it can't read, and 501 to embeddings."""
+async def test_what_the_real_engine_chokes_on_is_the_callers_400_and_others_are_served(real):
+    """llama.cpp answers 500 to tools, parts and media that it can't read, and 501 to embeddings."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     choking = (
-        {"tools": [{"type": "function"}]},
-        {"messages": [{"role": "user", "content": [{"type": "nonsense"}]}]},
-        {"messages": [{"role": "user", "content": "x", "name": 7}]},
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"messages": [{"role": "user", "content": [{"type": "nonsense"}]}]}, None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, image]}]},
+            "messages[0].content[1]",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages"),
     )
-    for fields in choking:
+    for fields, param in choking:
         answer = await real.ask(**fields)
-        assert answer.status_code in {400, 502} and error(answer)["message"]
-        assert (await real.ask()).status_code == 200, fields
+        assert (answer.status_code, error(answer)["param"]) == (400, param), answer.text
+        assert error(answer)["message"] and (await real.ask()).status_code == 200, fields
     answer = await real.http.post("/embeddings", json={"model": MODEL, "input": "x"})
     assert answer.status_code == 400 and error(answer)["code"] != "overloaded"
     assert (await real.ask()).status_code == 200
@@ -232,6 +237,24 @@ async def test_r46_an_answer_goes_on_where_its_replica_died(pair, launch, stream
         assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (PROMPT_TOKENS, 9)
     (row,) = await gateway.recorded(1)
     assert row["cost_pico"] == cost("default", PROMPT_TOKENS, 9) and row["outcome"] == "completed"
+
+
+async def test_r35_the_prompt_is_the_first_calls_though_a_later_one_tells_its_own(pair, launch):
+    """R11: a continuation's prompt holds the answer's beginning, which is output already."""
+    gateway = await launch(behind(*(one.url for one in pair)))
+    deaths = [lambda turn: turn.say(3), lambda turn: turn.say_counted(2)]
+
+    async def break_off(turn):
+        await deaths.pop(0)(turn)
+        if not deaths:
+            pair[0].play = pair[1].play = tell
+        await turn.die()
+
+    pair[0].play = pair[1].play = break_off
+    answer = await gateway.ask(max_tokens=9)
+    assert answer.json()["choices"][0]["message"]["content"] == story(9)
+    (row,) = await gateway.recorded(1)
+    assert (row["input"], row["output"], row["estimated"]) == (PROMPT_TOKENS, 9, 0)
 
 
 async def test_r46_a_drained_replica_hands_its_stream_over(pair, launch):

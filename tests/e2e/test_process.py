@@ -151,9 +151,9 @@ async def test_kill_9_leaves_no_engine_behind_and_ctrl_c_lets_the_engine_finish(
     await gateway.close()
 
 
-async def test_kill_9_under_load_loses_no_answered_request_and_doubles_none(upstream, start):
+async def test_kill_9_under_load_loses_no_answered_request_and_doubles_none(upstream, start, database):
     """R35: sixteen callers ask as fast as they can; each answer that came whole is in the ledger once."""
-    process = await start(behind(upstream.url, slots=16))
+    process = await start(behind(upstream.url, slots=16, **database))
     gateway = process.gateway()
     answered: list[str] = []
 

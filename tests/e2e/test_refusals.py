@@ -32,7 +32,10 @@ WRONG = [
     (with_field(b'"x":' + DEEP), "x", "deep"),
     (b'{"a":' * 3000 + b"1" + b"}" * 3000, None, "deep"),
     (json.dumps(chat(max_tokens="many")).encode(), "max_tokens", "int"),
-    (json.dumps(chat(max_tokens=-1)).encode(), "max_tokens", "0"),
+    (json.dumps(chat(max_tokens=-1)).encode(), "max_tokens", "1"),
+    (json.dumps(chat(max_tokens=0)).encode(), "max_tokens", "1"),
+    (with_field(b'"temperature":"x"'), "temperature", "float"),
+    (with_field(b'"logit_bias":5'), "logit_bias", "object"),
     (json.dumps(chat(max_tokens=10**23)).encode(), "max_tokens", ""),
     (with_field(b'"temperature":1e999'), None, "range"),
     (with_field(b'"stream":1'), "stream", "bool"),
@@ -106,6 +109,9 @@ async def test_r3_a_tier_that_the_key_does_not_allow_names_both(gateway):
     for tier in (None, "auto", "flex"):
         served = await caller.post("/chat/completions", json=chat(service_tier=tier))
         assert (served.status_code, served.json()["service_tier"]) == (200, "flex")
+    first, *_ = await gateway.recorded(4)
+    assert (first["outcome"], first["model"]) == ("forbidden", MODEL), "a refused request is reported under its model"
+    assert first["requested_tier"] == "priority", "and under the tier that it asked for (R5)"
 
 
 async def test_r3_a_tier_that_the_model_does_not_allow(launch):

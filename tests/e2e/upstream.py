@@ -45,9 +45,13 @@ class Turn:
 
     async def say(self, tokens: int) -> None:
         """So many tokens more, each an event of its own."""
-        for word in WORDS[self.at : self.at + tokens]:
-            await self.event({"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None})
+        await self.write_out(*WORDS[self.at : self.at + tokens])
         self.at += tokens
+
+    async def write_out(self, *pieces: str) -> None:
+        """Text beside the story, each piece an event of its own."""
+        for piece in pieces:
+            await self.event({"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None})
 
     async def end(self, reason: str = "length") -> None:
         """The answer is whole."""
@@ -55,8 +59,14 @@ class Turn:
         await self.write(b"data: " + msgspec.json.encode(self._envelope([], usage=self._usage)) + b"\n\n")
         await self.write(b"data: [DONE]\n\n")
 
-    async def event(self, choice: dict[str, Any]) -> None:
-        await self.write(b"data: " + msgspec.json.encode(self._envelope([choice])) + b"\n\n")
+    async def event(self, choice: dict[str, Any], **more: Any) -> None:
+        await self.write(b"data: " + msgspec.json.encode(self._envelope([choice], **more)) + b"\n\n")
+
+    async def say_counted(self, tokens: int) -> None:
+        """As `say`, with a running count in each event, as some engines have it."""
+        for word in WORDS[self.at : self.at + tokens]:
+            self.at += 1
+            await self.event({"index": 0, "delta": {"content": word}, "finish_reason": None}, usage=self._usage)
 
     async def write(self, data: bytes) -> None:
         if self._response is None:

@@ -97,9 +97,19 @@ async def local() -> AsyncIterator[LocalEngine]:
         await engine.close()
 
 
-def chat(question: str = "Hello", *, stream: bool = True, beginning: str = "", made: int = 0, **fields: Any) -> Prompt:
+def chat(
+    question: str = "Hello",
+    *,
+    stream: bool = True,
+    beginning: str = "",
+    said: str = "",
+    made: int = 0,
+    **fields: Any,
+) -> Prompt:
     body = {"messages": [{"role": "user", "content": question}], "temperature": 0, **fields}
-    return Prompt(path="/chat/completions", body=body, stream=stream, rank=2, beginning=beginning, made_tokens=made)
+    return Prompt(
+        path="/chat/completions", body=body, stream=stream, rank=2, beginning=beginning, said=said, made_tokens=made
+    )
 
 
 async def collect(call: Call) -> list[bytes]:

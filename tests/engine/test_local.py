@@ -59,6 +59,23 @@ async def test_an_answer_cut_anywhere_and_continued_is_the_unbroken_one(local):
         assert usage.input <= 8
 
 
+async def test_white_space_that_would_be_lost_is_made_once_more_and_passed_on_once(local):
+    """R46: cut after white space and continued from before it, as where a template strips it; the text is unbroken."""
+    call = await local.open(chat(CODE, max_tokens=32))
+    blocks = await collect(call)
+    whole, cuts = read_answer(blocks).text, 0
+    for cut in range(2, len(blocks) - 2):
+        text = read_answer(blocks[:cut]).text
+        kept = text.rstrip()
+        if kept == text:
+            continue
+        cuts += 1
+        call = await local.open(chat(CODE, max_tokens=33 - cut, beginning=kept, said=text[len(kept) :]))
+        assert text + read_answer(await collect(call)).text == whole, f"cut after {text!r}"
+        assert call.made_tokens == call.usage.output == 33 - cut
+    assert cuts > 2
+
+
 async def test_a_completion_is_continued_too(local):
     """R11 for /completions."""
     body = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0}
@@ -120,6 +137,16 @@ async def test_a_prompt_too_long_for_the_engine_is_refused_in_its_words(local):
     with pytest.raises(EngineRefused, match="context") as refused:
         await local.open(chat("word " * 3000, max_tokens=1))
     assert refused.value.status == 400
+
+
+async def test_an_image_for_a_model_without_eyes_is_refused_by_its_part(local):
+    """Section 11, R46: llama.cpp says 500; it is the request's mistake, and no replica's failure."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]
+    for stream in (True, False):
+        with pytest.raises(EngineRefused, match="takes no image input") as refused:
+            await local.open(chat(messages=messages, stream=stream))
+        assert (refused.value.status, refused.value.error["param"]) == (400, "messages[0].content[1]")
 
 
 async def test_tokens_are_counted_by_the_engine(local):

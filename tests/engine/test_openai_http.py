@@ -192,6 +192,22 @@ async def test_a_4xx_is_the_callers_refusal_with_the_engines_words(fake, engine,
     assert refused.value.error["message"] == message
 
 
+@pytest.mark.parametrize(("said", "param", "message"), [
+    ("image input is not supported - hint: provide the mmproj", "messages[1].content[1]", "takes no image input"),
+    ("audio input is not supported by this server", "messages[1].content[2]", "takes no audio input"),
+    ("Failed to parse messages: key 'text' not found", "messages", "key 'text' not found"),
+    ("Failed to parse tools: Unsupported tool type", "tools", "Unsupported tool type"),
+])  # fmt: skip
+async def test_what_llama_can_not_read_is_the_callers_refusal_though_it_says_500(fake, engine, said, param, message):
+    """Section 11: with the path; another replica would say the same."""
+    fake.answer = lambda _: web.json_response({"error": {"code": 500, "message": said, "type": "x"}}, status=500)
+    parts = [{"type": "text", "text": "See"}, {"type": "image_url"}, {"type": "input_audio"}]
+    messages = [{"role": "system", "content": "Hi"}, {"role": "user", "content": parts}]
+    with pytest.raises(EngineRefused, match=message) as refused:
+        await engine.open(chat(messages=messages))
+    assert (refused.value.status, refused.value.error["param"]) == (400, param)
+
+
 @pytest.mark.parametrize("status", [302, 401, 403, 408, 429, 500, 502, 503, 529])
 async def test_what_is_the_replicas_fault_is_a_failure(fake, engine, status):
     """R46: these go to another replica; a wrong key of ours is not the caller's mistake."""

@@ -6,7 +6,7 @@ import pytest
 from fareclass.core.limits import EVENT_BYTES
 from fareclass.core.usage import Usage
 from fareclass.engine.answer import assemble, clean_cut, read_answer
-from fareclass.engine.base import EngineFailed, Traits
+from fareclass.engine.base import EngineFailed
 from fareclass.engine.relay import Relay
 
 HEAD = b'"created":1,"id":"chatcmpl-a","model":"m","system_fingerprint":"f","object":"chat.completion.chunk"'
@@ -103,6 +103,44 @@ def test_a_continuation_does_not_open_the_answer_again():
     assert read_answer([block]).text == TEXT
 
 
+@pytest.mark.parametrize("size", [1, 7, 64, 100_000])
+@pytest.mark.parametrize("engine", [llama, vllm])
+@pytest.mark.parametrize("pieces", [["\n", "  ", "x"], ["\n  x"], ["\n", "  x"], ["\n   x"], ["\n  ", "", "x"]])
+def test_white_space_that_is_made_once_more_is_passed_on_once(pieces, engine, size):
+    """R46: the engine lost what the caller has; what it made of that counts only once something new has come."""
+    tail = {llama: lambda made: TIMINGS % made, vllm: lambda made: made}[engine]
+    deltas = [msgspec.json.encode({"content": piece}) for piece in pieces]
+    events = [engine(ROLE, tail(0))] + [engine(delta, tail(made)) for made, delta in enumerate(deltas, 1)]
+    stream = b"".join([*events, engine(b'{"content":"\\n  y"}', tail(9)), engine(b"{}", tail(9), b'"stop"')])
+    relay = Relay(continues=True, said="\n  ")
+    text, counts = "", []
+    for start in range(0, len(stream), size):
+        block = relay.feed(stream[start : start + size])
+        counts.append(relay.made_tokens)
+        text += read_answer([block]).text
+        assert not any(word in block for word in (b"timings", b"usage", b"role"))
+        assert (counts[-1] > 0) == bool(text)
+    assert text == "".join(pieces).removeprefix("\n  ") + "\n  y"
+    assert counts[-1] == 9 and relay.whole
+
+
+@pytest.mark.parametrize(
+    "delta", [{"content": "x"}, {"content": " \n"}, {"tool_calls": [{"index": 0}]}, {"content": [1]}]
+)
+def test_an_engine_that_goes_on_otherwise_than_the_caller_has_it_is_not_passed_on(delta):
+    """R46: nothing of an answer may come twice or be lost."""
+    relay = Relay(continues=True, said="\n ")
+    assert relay.feed(llama(ROLE)) == b""
+    with pytest.raises(EngineFailed, match="does not go on"):
+        relay.feed(llama(msgspec.json.encode(delta)))
+
+
+def test_white_space_at_the_very_end_needs_no_second_time():
+    relay = Relay(continues=True, said="\n")
+    assert read_answer([relay.feed(llama(b"{}", finish=b'"stop"'))]).finish_reason == "stop"
+    assert relay.whole
+
+
 def test_a_server_without_running_counts_is_counted_by_its_events():
     stream = b"".join(llama(b'{"content":"a"}') for _ in range(5))
     relay = Relay()
@@ -197,17 +235,28 @@ def test_a_stream_becomes_the_answer_that_was_not_streamed():
     }]  # fmt: skip
 
 
+@pytest.mark.parametrize(("delta", "content"), [
+    (b'{"role":"assistant","content":null}', ""), (b'{"content":""}', ""), (b'{"reasoning_content":"Hm"}', ""),
+    (b'{"refusal":"No."}', None), (b'{"function_call":{"name":"f","arguments":"{}"}}', None),
+    (b'{"tool_calls":[{"index":0,"id":"t","type":"function","function":{"name":"f","arguments":"{}"}}]}', None),
+])  # fmt: skip
+def test_an_empty_text_is_a_text_and_null_says_that_something_else_was_answered(delta, content):
+    """As OpenAI's own answers have it: clients take `content` for a string unless tools were called."""
+    body = msgspec.json.decode(assemble(read_answer([llama(delta), llama(b"{}", finish=b'"stop"')]), {}))
+    assert body["choices"][0]["message"]["content"] == content
+
+
 @pytest.mark.parametrize(("text", "clean"), [
     ("", True), ("Hello", True), ("Hello ", False), ("a\n    ", False), ("half \ufffd", False), ("so EN", False), ("so E.", True),
     ("END", True),
 ])  # fmt: skip
 def test_a_cut_is_clean_or_not(text, clean):
     """R11: complete UTF-8, not inside a possible stop string, no white space at the end."""
-    assert clean_cut(text, ("END",), Traits()) is clean
+    assert clean_cut(text, ("END",), blank_ok=False) is clean
 
 
 def test_white_space_is_a_clean_cut_where_the_probe_saw_it_kept():
-    assert clean_cut("Hello ", (), Traits(clean_cut_only=False))
+    assert clean_cut("Hello ", (), blank_ok=True)
 
 
 def test_a_cut_call_still_tells_what_its_prompt_was() -> None:

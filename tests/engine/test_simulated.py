@@ -230,6 +230,8 @@ async def test_an_answer_cut_inside_a_word_goes_on_inside_it(engine: SimulatedEn
 async def test_limits_and_stops(engine: SimulatedEngine) -> None:
     text, finish = await read(await engine.open(chat("count", max_tokens=5)))
     assert (len(text.split()), finish) == (5, "length")
+    for limits in ({"max_completion_tokens": 5}, {"max_completion_tokens": None, "max_tokens": 5}):
+        assert await read(await engine.open(chat("count", **limits))) == (text, "length")
     stop = text.split()[3]
     stopped, finish = await read(await engine.open(chat("count", stop=[stop])))
     assert (stopped, finish) == (text[: text.index(stop)], "stop")

@@ -127,13 +127,26 @@ async def test_models(http: httpx.AsyncClient):
     assert (await http.get("/v1/models", headers={"authorization": "Bearer x"})).status_code == 401
 
 
-async def test_what_is_not_there(http: httpx.AsyncClient):
-    unknown = await http.post("/v1/responses", json={})
-    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "//v1/models", "/v1", "/v1/", "/v1/responses", "/chat/completions", "/admin", "/metricsx"]
+)
+@pytest.mark.parametrize("key", [f"Bearer {SECRET}", "Bearer wrong", ""])
+async def test_what_is_not_there_is_told_with_where_the_api_is(plane: Running, http: httpx.AsyncClient, path, key):
+    """To anybody, so that a wrong address is not taken for a wrong key; OpenAI's form and code."""
+    for method in ("GET", "POST"):
+        unknown = await http.request(method, plane.url + path, headers={"authorization": key})
+        error = unknown.json()["error"]
+        assert (unknown.status_code, error["code"], error["type"]) == (404, "unknown_url", "invalid_request_error")
+        assert f"`{path}`" in error["message"] and "/v1/chat/completions" in error["message"]
+        assert unknown.headers["x-request-id"].startswith("req_")
+
+
+async def test_what_is_there_in_another_way(http: httpx.AsyncClient):
     wrong = await http.get(CHAT)
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     assert (await http.post("/v1/models")).status_code == 405
-    assert (await http.get("/metrics")).text == "fallback"
+    for path in ("/metrics", "/admin/v1/nothing"):
+        assert (await http.get(path)).text == "fallback"
 
 
 async def test_health_and_readiness(plane: Running, http: httpx.AsyncClient):
@@ -210,6 +223,24 @@ async def test_r15_a_hang_up_while_waiting_cancels_the_walk(plane: Running):
     writer.close()
     async with asyncio.timeout(1):
         await plane.walk.cancelled.wait()
+
+
+async def test_r15_a_caller_who_ends_his_side_of_the_connection_has_hung_up(plane: Running):
+    """A half-closed connection looks like a closed one, and only by writing to it could they be told apart."""
+    arrived = asyncio.Event()
+
+    async def wait_forever(request, reply):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    plane.walk.script = wait_forever
+    reader, writer = await send_raw(plane, raw_request(json.dumps(HELLO).encode()))
+    await arrived.wait()
+    writer.write_eof()
+    async with asyncio.timeout(1):
+        await plane.walk.cancelled.wait()
+    assert await reader.read() == b""
+    writer.close()
 
 
 async def test_r15_a_hang_up_in_mid_stream_cancels_the_walk_and_closes_the_reply(plane: Running):

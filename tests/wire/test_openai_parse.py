@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Project
-from fareclass.wire import openai_fields
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.media import MEDIA_PROMPT_BYTES
 from fareclass.wire.openai import ENDPOINTS, parse
@@ -65,16 +64,17 @@ def test_r1_the_tier_changes_nothing_else_in_the_request():
 
 
 @pytest.mark.parametrize(
-    ("fields", "params"),
+    ("path", "params"),
     [
-        (openai_fields.CHAT_FIELDS, "openai.types.chat.completion_create_params"),
-        (openai_fields.COMPLETION_FIELDS, "openai.types.completion_create_params"),
-        (openai_fields.EMBEDDING_FIELDS, "openai.types.embedding_create_params"),
+        ("/v1/chat/completions", "openai.types.chat.completion_create_params"),
+        ("/v1/completions", "openai.types.completion_create_params"),
+        ("/v1/embeddings", "openai.types.embedding_create_params"),
     ],
 )
-def test_r50_the_list_of_own_fields_is_the_sdks(fields, params):
+def test_r50_the_list_of_own_fields_is_the_sdks(path, params):
     import importlib
 
+    fields = ENDPOINTS[path].own_fields
     module = importlib.import_module(params)
     typed = [kind for name, kind in vars(module).items() if name.endswith(("ParamsBase", "CreateParams"))]
     theirs = set().union(*(get_type_hints(kind) for kind in typed if hasattr(kind, "__annotations__")))
@@ -109,12 +109,12 @@ def test_what_is_no_json_object_is_refused_by_its_own_message(raw, message):
 
 def test_depth_has_a_limit_and_names_the_field():
     def nested(levels: int) -> dict[str, Any]:
-        value: Any = 1
-        for _ in range(levels):
-            value = [value]
-        return {"model": "m", "messages": HELLO, "logit_bias": value}
+        value: Any = {}
+        for _ in range(levels - 1):
+            value = {"x": value}
+        return {"model": "m", "messages": HELLO, "audio": value}
 
-    assert refused(nested(64)) == ("`logit_bias` is nested deeper than 64 levels of JSON.", "logit_bias")
+    assert refused(nested(64)) == ("`audio` is nested deeper than 64 levels of JSON.", "audio")
     parse(ENDPOINTS["/v1/chat/completions"], json.dumps(nested(63)).encode(), ARRIVAL, KEY)
 
 
@@ -155,6 +155,8 @@ def test_layout_and_escapes_do_not_make_duplicates(separators):
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_tokens": 2**31}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_completion_tokens": "1"}, "max_completion_tokens"),
@@ -163,7 +165,17 @@ def test_layout_and_escapes_do_not_make_duplicates(separators):
         ({"n": True}, "n"),
         ({"stop": [1]}, "stop[0]"),
         ({"stop": ["x"] * 65}, "stop"),
+        ({"temperature": "x"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": [1]}, "top_p"),
+        ({"logit_bias": 5}, "logit_bias"),
+        ({"logit_bias": {"5": "x"}}, "logit_bias[...]"),
+        ({"messages": [{"role": "user", "content": "x", "name": 7}]}, "messages[0].name"),
+        ({"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content[0].text"),
         ({"tools": [1]}, "tools[0]"),
+        ({"tools": [{"function": {"name": "f"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"tool_choice": 1}, "tool_choice"),
         ({"response_format": "json"}, "response_format"),
         ({"logprobs": 1}, "logprobs"),
@@ -173,6 +185,26 @@ def test_a_wrong_type_names_the_path_of_its_field(fields, param):
     message, path = refused({"model": "m", "messages": HELLO} | fields)
     assert path == param
     assert f"`{param.partition('[')[0] if path is None else param}`" in message
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_every_own_field_of_a_wrong_type_is_refused_by_name(path):
+    """Section 11, R50: whatever engine is behind; a list of lists of booleans is right for no field."""
+    valid = {"model": "m", "messages": HELLO, "prompt": "x", "input": "x"}
+    for name in ENDPOINTS[path].own_fields:
+        with pytest.raises(Refusal) as caught:
+            parse(ENDPOINTS[path], json.dumps(valid | {name: [[True]]}).encode(), ARRIVAL, KEY)
+        assert caught.value.outcome is Outcome.INVALID
+        assert (caught.value.param or "").partition("[")[0] == name, caught.value.message
+
+
+def test_no_tokens_at_all_only_as_an_echo():
+    """The API's minimum is one; an echo of a plain completion's prompt is the exception that engines know."""
+    assert completion(max_tokens=0, echo=True).max_tokens == 0
+    for call in (completion, chat):
+        with pytest.raises(Refusal, match="1") as caught:
+            call(max_tokens=0)
+        assert (caught.value.outcome, caught.value.param) == (Outcome.INVALID, "max_tokens")
 
 
 def test_a_missing_field_is_named():
@@ -326,7 +358,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=15,
 )
-FIELDS = st.sampled_from(sorted(openai_fields.CHAT_FIELDS | openai_fields.COMPLETION_FIELDS | {"top_k", "input"}))
+FIELDS = st.sampled_from(sorted({"top_k"}.union(*(endpoint.own_fields for endpoint in ENDPOINTS.values()))))
 
 
 def understand_or_refuse(raw: bytes) -> None:

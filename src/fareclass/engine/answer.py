@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from fareclass.engine.base import EngineFailed, Traits
+from fareclass.engine.base import EngineFailed
 
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _REASONING = ("reasoning_content", "reasoning")
+_INSTEAD_OF_TEXT = ("tool_calls", "function_call", "refusal", "audio")
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -25,11 +26,15 @@ class Choice(msgspec.Struct, kw_only=True):
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """What a stream said, as far as it went; of several calls that continue each other, `head` is the first's."""
+    """What a stream said, as far as it went; of several calls that continue each other, `head` is the first's.
+
+    `blank_tail` counts the pieces of text at its end that are nothing but white space.
+    """
 
     chat: bool = True
     head: dict[str, Any] = {}
     choices: dict[int, Choice] = {}
+    blank_tail: int = 0
 
     @property
     def text(self) -> str:
@@ -73,15 +78,14 @@ def read_answer(blocks: Iterable[bytes], so_far: Answer | None = None) -> Answer
     return answer
 
 
-def clean_cut(text: str, stops: Sequence[str], traits: Traits) -> bool:
+def clean_cut(text: str, stops: Sequence[str], *, blank_ok: bool) -> bool:
     """Whether an answer that has come so far may be ended here and continued from exactly there (R11).
 
-    Not inside a character, not inside what may become a stop string, and not after white
-    space where the engine's template would strip that.
+    Not inside a character, not inside what may become a stop string, and after white space only if `blank_ok`.
     """
     if not text:
         return True
-    if text.endswith("\ufffd") or (traits.clean_cut_only and text[-1].isspace()):
+    if text.endswith("\ufffd") or (text[-1].isspace() and not blank_ok):
         return False
     return not any(text.endswith(stop[:length]) for stop in stops for length in range(1, len(stop)))
 
@@ -110,6 +114,9 @@ def _add(answer: Answer, chunk: dict[str, Any]) -> None:
             answer.chat = False
             _merge(choice.message, {"text": part["text"]})
         delta = dict(part.get("delta") or {})
+        piece = delta.get("content") or part.get("text")
+        if piece and isinstance(piece, str):
+            answer.blank_tail = answer.blank_tail + 1 if piece.isspace() else 0
         for number, call in enumerate(delta.pop("tool_calls", None) or ()):
             _merge_call(choice.tool_calls.setdefault(call.get("index", number), {}), call)
         _merge(choice.message, delta)
@@ -147,4 +154,6 @@ def _whole(index: int, choice: Choice, *, chat: bool) -> dict[str, Any]:
     message = {"role": "assistant", "content": None, **choice.message}
     if choice.tool_calls:
         message["tool_calls"] = [choice.tool_calls[number] for number in sorted(choice.tool_calls)]
+    if message["content"] is None and not any(message.get(key) for key in _INSTEAD_OF_TEXT):
+        message["content"] = ""
     return {"message": message, **end}

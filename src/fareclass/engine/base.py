@@ -39,7 +39,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     `path` is below `/v1`, such as `/chat/completions`. `body` is what the caller sent,
     less what R50 drops; it is shared and never changed. `rank` is the scheduler's (R17).
     To continue an answer, `beginning` is its text so far and `made_tokens` how many tokens
-    that was: the engine's `max_tokens` shrinks by it. `traceparent` is the caller's.
+    that was: the engine's `max_tokens` shrinks by it. `said` is white space that came behind
+    the beginning and that the engine would lose: it is to come once more, and is not passed
+    on again. `traceparent` is the caller's.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     rank: int
     beginning: str = ""
+    said: str = ""
     made_tokens: int = 0
     traceparent: str | None = None
 

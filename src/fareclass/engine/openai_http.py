@@ -16,6 +16,7 @@ from fareclass.core.usage import Usage
 from fareclass.deadlines import SWEEP_S, Deadlines
 from fareclass.engine.base import EngineFailed, EngineRefused, Prompt, Traits
 from fareclass.engine.probe import Findings, find_traits
+from fareclass.engine.refusals import read_refusal
 from fareclass.engine.relay import Relay
 from fareclass.engine.upstream import Flavour, upstream_body
 from fareclass.engine.wire_usage import usage_of_answer
@@ -23,10 +24,6 @@ from fareclass.engine.wire_usage import usage_of_answer
 _ERROR_BYTES: Final = 64 * 1024
 _LOOK_S: Final = 3.0
 _DRAIN_S: Final = 0.05
-_NOT_THE_CALLERS_FAULT: Final = frozenset({401, 402, 403, 407, 408, 429})
-"""4xx answers that tell of the replica, its credentials or its load, not of the request."""
-_NOT_IMPLEMENTED: Final = 501
-"""What this engine does not do at all: the request asks for the wrong model."""
 _LLAMA_TIMINGS: Final = b',"timings":{'
 """llama.cpp's private tail, the last key of a whole answer; inside a string its quotes would be escaped."""
 
@@ -216,8 +213,9 @@ class HttpEngine:
         wait_s = self._timeouts.stall_s if prompt.stream else self._timeouts.answer_s
         response = await self._post(self._base_url + prompt.path, msgspec.json.encode(body), headers, wait_s)
         if response.status != 200:
-            raise await _refusal(response)
-        return HttpCall(response, Relay(_width(prompt.body), continues=bool(prompt.beginning)), wait_s, self._stalls)
+            raise await _refusal(response, prompt.body)
+        relay = Relay(_width(prompt.body), continues=bool(prompt.beginning or prompt.said), said=prompt.said)
+        return HttpCall(response, relay, wait_s, self._stalls)
 
     async def healthy(self) -> bool:
         plain = self._found.traits.flavour == Flavour.OPENAI
@@ -296,8 +294,8 @@ class HttpEngine:
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> EngineRefused | EngineFailed:
-    """What a status other than 200 means: the request's fault (4xx) or the replica's."""
+async def _refusal(response: aiohttp.ClientResponse, body: Mapping[str, Any]) -> EngineRefused | EngineFailed:
+    """The error that an answer other than 200 is."""
     try:
         async with asyncio.timeout(_LOOK_S):
             answer = _json_or_text(await _bounded(response, _ERROR_BYTES))
@@ -305,24 +303,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> EngineRefused | EngineFa
         answer = ""
     finally:
         response.close()
-    status = response.status
-    error = _error_object(answer, status)
-    if (400 <= status < 500 and status not in _NOT_THE_CALLERS_FAULT) or status == _NOT_IMPLEMENTED:
-        return EngineRefused(status, error)
-    return EngineFailed("refused", f"the engine answered {status}: {error['message'][:500]}")
-
-
-def _error_object(answer: Any, status: int) -> dict[str, Any]:
-    """The engine's error as OpenAI writes it, whatever shape it came in."""
-    found = answer
-    if isinstance(answer, dict):
-        found = answer.get("error") or answer.get("detail") or answer
-    if isinstance(found, dict) and isinstance(found.get("message"), str):
-        return found
-    message = found if isinstance(found, str) and found.strip() else f"the engine refused the request ({status})"
-    if isinstance(found, dict | list) and found:
-        message = msgspec.json.encode(found).decode()
-    return {"message": message[:2000], "type": "invalid_request_error"}
+    return read_refusal(response.status, answer, body)
 
 
 async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -21,6 +21,8 @@ UNKNOWN_RECOMPUTE: Final = 1_000_000
 _CUT_AFTER_S: Final = 0.2
 _SETTLE_S: Final = 0.4
 _LONG_WORDS: Final = 70
+_SENTENCE: Final = "Write: The quick brown fox jumps over the lazy dog."
+_BEGINNING: Final = "The quick brown fox jumps over the lazy"
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,29 +122,32 @@ async def _continues(replica: Replica) -> bool:
     An engine that goes on writes the space before it first; one that answers anew begins otherwise.
     """
     try:
-        said = await _ask(
-            replica, "Write: The quick brown fox jumps over the lazy dog.", "The quick brown fox jumps over the lazy"
-        )
-        return said.text.startswith(" dog") and await _keeps_characters(replica)
+        said = await _ask(replica, _SENTENCE, _BEGINNING, tokens=2)
     except EngineRefused:
         return False
+    return said.text.startswith(" dog")
+
+
+async def _find_continuation(replica: Replica, traits: Traits) -> Traits:
+    """What there is to know of an engine that went on once."""
+    try:
+        keeps_cut, recompute = await _find_cache(replica, traits.flavour)
+        return msgspec.structs.replace(
+            traits,
+            continuable=await _keeps_characters(replica),
+            clean_cut_only=not await _keeps_white_space(replica),
+            continues_constrained=await _continues_constrained(replica),
+            keeps_cut_prefill=keeps_cut,
+            recompute_tokens=recompute,
+        )
+    except EngineRefused:
+        return msgspec.structs.replace(traits, continuable=False)
 
 
 async def _keeps_characters(replica: Replica) -> bool:
     """Characters of several tokens: a stream cut between their tokens must not lose or break one."""
     said = await _ask(replica, "Repeat this character ten times: 🦙", "🦙🦙🦙🦙🦙🦙")
     return "\ufffd" not in said.text.rstrip("\ufffd")
-
-
-async def _find_continuation(replica: Replica, traits: Traits) -> Traits:
-    keeps_cut, recompute = await _find_cache(replica)
-    return msgspec.structs.replace(
-        traits,
-        clean_cut_only=not await _keeps_white_space(replica),
-        continues_constrained=await _continues_constrained(replica),
-        keeps_cut_prefill=keeps_cut,
-        recompute_tokens=recompute,
-    )
 
 
 async def _keeps_white_space(replica: Replica) -> bool:
@@ -169,16 +174,16 @@ async def _continues_constrained(replica: Replica) -> bool:
     """Whether an answer under a JSON schema, cut in half, ends as the same valid JSON."""
     schema = {
         "type": "object",
-        "properties": {"city": {"const": "Paris"}, "country": {"const": "France"}},
-        "required": ["city", "country"],
+        "properties": {"city": {"const": "Paris"}},
+        "required": ["city"],
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": schema}}
-    asked = "Name the capital of France, and France, as JSON."
+    asked = "Name the capital of France as JSON."
     try:
-        whole = (await _ask(replica, asked, tokens=48, response_format=form)).text
+        whole = (await _ask(replica, asked, tokens=32, response_format=form)).text
         half = whole[: len(whole) // 2].rstrip()
-        rest = (await _ask(replica, asked, half, tokens=48, response_format=form)).text
+        rest = (await _ask(replica, asked, half, tokens=32, response_format=form)).text
     except EngineRefused:
         return False
     return _decoded(whole) is not None and _decoded(half + rest) == _decoded(whole)
@@ -191,25 +196,37 @@ def _decoded(text: str) -> Any:
         return None
 
 
-async def _find_cache(replica: Replica) -> tuple[bool, int]:
+async def _find_cache(replica: Replica, flavour: str) -> tuple[bool, int]:
     """Whether a prompt cut in mid-prefill stays cached, and the tokens that a warm continuation computes again.
 
     Both as the gateway itself would find it when it sends the request again, under the rules
-    of R31: what it must not reuse is lost. Kept means 0 < cached < length - 1, soon after
-    the cut: all of it cached means that the cut came after the prefill.
+    of R31: what it must not reuse is lost. llama.cpp is told to reuse nothing but what is
+    continued, so there a cut prompt is not asked for; and since it keeps single tokens and no
+    blocks of them, the sentence that it has just continued tells as much as a long prompt.
     """
-    asked = "Sort these: " + " ".join(f"w{number * 7919 % 1000}" for number in range(_LONG_WORDS))
+    if flavour == Flavour.LLAMA:
+        return False, _recomputed(await _ask(replica, _SENTENCE, f"{_BEGINNING} dog", tokens=1))
     try:
-        call = await replica.open(_prompt(asked, tokens=4))
-        await asyncio.sleep(_CUT_AFTER_S)
-        await call.close()
-        await asyncio.sleep(_SETTLE_S)
-        again = await _ask(replica, asked, tokens=4)
+        return await _find_block_cache(replica)
     except EngineRefused:
         return False, UNKNOWN_RECOMPUTE
+
+
+async def _find_block_cache(replica: Replica) -> tuple[bool, int]:
+    """Kept means 0 < cached < length - 1, soon after the cut: all of it cached means that the cut came too late."""
+    asked = "Sort these: " + " ".join(f"w{number * 7919 % 1000}" for number in range(_LONG_WORDS))
+    call = await replica.open(_prompt(asked, tokens=4))
+    await asyncio.sleep(_CUT_AFTER_S)
+    await call.close()
+    await asyncio.sleep(_SETTLE_S)
+    again = await _ask(replica, asked, tokens=4)
     kept = 0 < again.usage.cache_read < again.usage.prompt - 1
-    warm = (await _ask(replica, asked, again.text.rstrip() or "w", tokens=1)).usage
-    return kept, warm.input if warm.cache_read else UNKNOWN_RECOMPUTE
+    return kept, _recomputed(await _ask(replica, asked, again.text.rstrip() or "w", tokens=1))
+
+
+def _recomputed(warm: Said) -> int:
+    """More than half of it computed again is no continuation out of a cache: what was found there is less than it."""
+    return warm.usage.input if warm.usage.cache_read > warm.usage.input else UNKNOWN_RECOMPUTE
 
 
 async def _ask(

@@ -34,15 +34,17 @@ class Relay:
 
     `width` is the sequences of the call: above 1 every chunk is decoded, because engines then
     count each sequence apart. `continues`: this call goes on with an answer that the caller
-    has the beginning of, so chunks that only open an answer are dropped.
+    has the beginning of, so chunks that only open an answer are dropped. `said`: the text
+    begins with this, which the caller has as well.
     """
 
     __slots__ = ("_continues", "_events", "_fast", "_final", "_finished", "_held", "_marker", "_newest", "_rest",
-                 "_running", "_started", "_width", "done")  # fmt: skip
+                 "_running", "_said", "_started", "_width", "done")  # fmt: skip
 
-    def __init__(self, width: int = 1, *, continues: bool = False) -> None:
+    def __init__(self, width: int = 1, *, continues: bool = False, said: str = "") -> None:
         self._width = width
         self._continues = continues
+        self._said = said
         self._rest = b""
         self._held = b""
         self._marker: bytes | None = None
@@ -63,6 +65,8 @@ class Relay:
     @property
     def made_tokens(self) -> int:
         """Output tokens so far: the engine's count where it tells one, else events with content."""
+        if self._continues and not self._started:
+            return 0  # what it may have made of `said` was made before
         usage = self.usage
         return self._events if usage is None else usage.output
 
@@ -79,7 +83,7 @@ class Relay:
 
         Raises:
             EngineFailed: the stream holds an error, something that is no event of this API,
-                or an event larger than `EVENT_BYTES`.
+                an event larger than `EVENT_BYTES`, or does not begin with `said`.
         """
         if self._rest:
             data = self._rest + data
@@ -135,14 +139,27 @@ class Relay:
             return b""
         says = any(_says(choice) for choice in choices)
         self._events += says
-        return self._chunk(chunk, payload, tells=says or finished > 0)
+        again = says and bool(self._said)
+        if again:
+            self._skip_said(choices[0])
+            says = _says(choices[0])
+        return self._chunk(chunk, payload, tells=says or finished > 0, changed=again)
 
-    def _chunk(self, chunk: dict[str, Any], payload: bytes, *, tells: bool) -> bytes:
+    def _skip_said(self, choice: dict[str, Any]) -> None:
+        """Take off what the caller has of this text. An engine that goes on otherwise gives another answer."""
+        part, key = (choice["delta"], "content") if "delta" in choice else (choice, "text")
+        text, said = part.get(key), self._said
+        if not (text and isinstance(text, str) and (text.startswith(said) or said.startswith(text))):
+            raise EngineFailed("refused", "the engine does not go on from where the answer was cut")
+        part[key], self._said = text[len(said) :], said[len(text) :]
+
+    def _chunk(self, chunk: dict[str, Any], payload: bytes, *, tells: bool, changed: bool) -> bytes:
         """A decoded chunk as the caller gets it; before the first token it may be held back."""
         private = [key for key in chunk if key in _PRIVATE and chunk[key] is not None]
         kept = b"data: " + payload + _END
         if private:
             self._newest = payload
+        if private or changed:
             kept = b"data: " + msgspec.json.encode({k: v for k, v in chunk.items() if k not in private}) + _END
         if self._started:
             return kept

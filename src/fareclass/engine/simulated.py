@@ -140,7 +140,7 @@ class _Choice:
 
     def __init__(self, prompt: Prompt, question: Question, seed: str, mean_tokens: int) -> None:
         body = prompt.body
-        asked = body.get("max_completion_tokens", body.get("max_tokens"))
+        asked = body.get("max_completion_tokens") or body.get("max_tokens")
         most = max(1, (mean_tokens * 8 if asked is None else asked) - prompt.made_tokens)
         stop = body.get("stop") or ()
         stops = tuple(word for word in ((stop,) if isinstance(stop, str) else stop) if word)

@@ -97,14 +97,15 @@ class Production:
         if self._unsent:
             await self._relay(self._unsent)
         request, ticket = self._request, self._ticket
-        beginning = self._answer().text if self._made_before else ""
+        beginning, said, again = self._begun(engine)
         prompt = Prompt(
             path=request.path,
             body=self._upstream,
             stream=ticket.streamed,
             rank=ticket.rank,
             beginning=beginning,
-            made_tokens=self._made_before,
+            said=said,
+            made_tokens=self._made_before - again,
             traceparent=request.traceparent,
         )
         self.seat.active_at = self._loop.time()
@@ -112,15 +113,27 @@ class Production:
         self._call = call
         try:
             if ticket.streamed:
-                await self._stream(call)
+                await self._stream(call, again)
             else:
                 self.body = await call.body()
                 self.first_token_s = self._loop.time()  # the call's end, which the scheduler hears of next
         finally:
             await call.close()
 
-    async def _stream(self, call: Call) -> None:
-        """Relay the call's events. This loop runs once a token: nothing stands in it that a token doesn't need."""
+    def _begun(self, engine: Engine) -> tuple[str, str, int]:
+        """The text that this engine is to go on from, white space behind it that it would lose, and the tokens of that."""
+        if not self._made_before:
+            return "", "", 0
+        answer = self._answer()
+        text = answer.text
+        kept = text.rstrip() if engine.traits.clean_cut_only else text
+        return kept, text[len(kept) :], answer.blank_tail if kept != text else 0
+
+    async def _stream(self, call: Call, again: int) -> None:
+        """Relay the call's events, the first `again` tokens of which were made before, and count once.
+
+        This loop runs once a token: nothing stands in it that a token doesn't need.
+        """
         seat, ticket, brain, relays = self.seat, self._ticket, self._dispatcher.brain, self._request.stream
         time = self._loop.time
         first = True
@@ -131,6 +144,7 @@ class Production:
             self._last_s = now
             if first:
                 first = False
+                self._made_before -= again
                 self._first_token()
                 if relays and self._reply.started:
                     self._reply.continued()
@@ -173,8 +187,11 @@ class Production:
         self._blocks.clear()
         return self._folded
 
-    def _may_cut(self) -> bool:
-        """Whether the answer may be ended where it stands (R11)."""
+    def _may_cut(self, *, broken: bool = False) -> bool:
+        """Whether the answer may be ended where it stands (R11).
+
+        White space that an engine would lose is no hindrance to one that broke there: it is made once more.
+        """
         made = self._made()
         limit = self._request.max_tokens
         if not made:
@@ -184,7 +201,8 @@ class Production:
         answer = self._answer()
         if answer.finish_reason is not None or answer.tool_call_begun or answer.reasoning_begun:
             return False
-        return clean_cut(answer.text, self._request.stop, self._engine.traits)
+        blank_ok = broken or not self._engine.traits.clean_cut_only
+        return clean_cut(answer.text, self._request.stop, blank_ok=blank_ok)
 
     def _pause_if_clean(self) -> None:
         """At a token, with a pause due: cut here, wait for the next one, or say that it can't be."""
@@ -208,7 +226,7 @@ class Production:
 
     def _failed(self, error: EngineFailed) -> None:
         """The replica failed; what was relayed must end cleanly to be continued, else it can't be (R46)."""
-        if self._made() and self._ticket.continuable and not self._may_cut():
+        if self._made() and self._ticket.continuable and not self._may_cut(broken=True):
             self._dispatcher.fixed(self.seat)
         self._fold_call()
         self._dispatcher.failed(self.seat, error)
@@ -218,7 +236,7 @@ class Production:
     def _fold_call(self) -> None:
         call = self._call
         if call is not None:
-            self._prompt = self._prompt or call.usage
+            self._prompt = self._prompt_usage()
             self._made_before += call.made_tokens
             self._call = None
 
@@ -238,13 +256,8 @@ class Production:
         The prompt is that of the first call, the output all that was sent: what a continuation
         computed again is nobody's to pay.
         """
-        last = self._call.usage if self._call is not None else None
         output = self._made()
-        if self._prompt is not None:
-            return _with_output(self._prompt, output), False
-        if last is not None:
-            # A continuation's prompt holds the answer's beginning, and its cache is the answer's own.
-            prompt = Usage(input=max(1, last.prompt - self._made_before)) if self._made_before else last
+        if (prompt := self._prompt_usage()) is not None:
             return _with_output(prompt, output), False
         text = _prompt_text(self._upstream)
         counted = await self._engine.count_tokens(text) if self._engine is not None else None
@@ -252,8 +265,15 @@ class Production:
 
     def rough_usage(self) -> Usage:
         """The same without asking anybody: good enough to settle a hold with."""
-        known = self._prompt or (self._call.usage if self._call is not None else None)
-        return _with_output(known or Usage(input=self._ticket.prompt_tokens), self._made())
+        return _with_output(self._prompt_usage() or Usage(input=self._ticket.prompt_tokens), self._made())
+
+    def _prompt_usage(self) -> Usage | None:
+        """The prompt's, from the first call that told any; None if none did."""
+        last = self._call.usage if self._call is not None else None
+        if self._prompt is not None or last is None or not self._made_before:
+            return self._prompt or last
+        # A continuation's prompt holds the answer's beginning, and its cache is the answer's own.
+        return Usage(input=max(1, last.prompt - self._made_before))
 
     def whole(self, usage: Usage) -> bytes:
         """The body of an answer that is not streamed: the engine's own, or put together from its events."""

@@ -27,7 +27,7 @@ from fareclass.metering.ledger import Ledger, LedgerUnavailable
 from fareclass.metering.pricing import cost
 from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
-from fareclass.policy.tiers import Terms, admit
+from fareclass.policy.tiers import Terms, asked, check_allowed
 from fareclass.sched.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -111,12 +111,14 @@ class Walk:
         model = snapshot.models.get(request.model)
         if model is None:
             raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
-        terms = visit.terms = admit(key, model, request.tier_word)
+        visit.model = model
+        terms = visit.terms = asked(key, model, request.tier_word)
+        check_allowed(terms.requested, key, model)
         check_media(request.media_hosts, model)
         body, dropped = upstream_fields(request, model)
         if not self._ledger.healthy:
             raise Refusal(Outcome.SHED, _NO_LEDGER, retry_after_ms=_LEDGER_RETRY_MS)
-        visit.admitted(snapshot, model)
+        visit.snapshot = snapshot  # from here on tier and price book stay what they are now (R5)
         dispatcher = self._dispatchers[model.name]
         ticket = self._ticket(request, key, model, terms, dispatcher)
         production = visit.production = Production(dispatcher, request, body, ticket, reply)
@@ -253,15 +255,10 @@ class _Visit:
     def project(self) -> str:
         return self.key.project.id
 
-    def admitted(self, snapshot: Snapshot, model: Model) -> None:
-        """From here on tier and price book stay what they are now (R5)."""
-        self.snapshot = snapshot
-        self.model = model
-
     def estimate(self, estimator: Estimator) -> Usage:
         """What a request that got no token would have used: demand that the planner counts (R35)."""
-        if self.model is None:
-            return Usage()
+        if self.snapshot is None or self.model is None:
+            return Usage()  # it was not admitted
         request = self.request
         return Usage(
             input=estimator.prompt_tokens(self.model.name, request.prompt_bytes) * request.width,

@@ -21,6 +21,7 @@ from fareclass.wire.openai_reply import OpenAIReply
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _MODELS = "/v1/models"
+_WHERE = "The OpenAI API begins at `/v1`, as in POST `/v1/chat/completions`; the control plane at `/admin/v1`."
 
 
 class Walk(Protocol):
@@ -34,7 +35,7 @@ class Walk(Protocol):
 
 
 class DataPlane:
-    """Serves the OpenAI API and the health checks; everything else goes to `fallback`.
+    """Serves the OpenAI API and the health checks; what is for operators goes to `fallback`.
 
     `snapshot` returns the Snapshot in force. `ready` returns why the gateway can't serve, or None.
     """
@@ -55,8 +56,8 @@ class DataPlane:
         endpoint = ENDPOINTS.get(path)
         if endpoint is not None and scope["method"] == "POST":
             await self._generate(endpoint, scope, receive, send)
-        elif path.startswith("/v1/"):
-            await self._look_up(path, scope, send)
+        elif not path or path == "/metrics" or path.startswith("/admin/"):
+            await self._fallback(scope, receive, send)
         elif path == "/healthz":
             await _send_json(send, 200, {"status": "ok"})
         elif path == "/readyz":
@@ -64,7 +65,7 @@ class DataPlane:
             shown = {"status": "ready"} if reason is None else {"status": "not ready", "reason": reason}
             await _send_json(send, 200 if reason is None else 503, shown)
         else:
-            await self._fallback(scope, receive, send)
+            await self._look_up(path, scope, send)
 
     async def _generate(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
         request = await self._understand(endpoint, scope, receive, send)
@@ -101,11 +102,11 @@ class DataPlane:
         return None
 
     async def _look_up(self, path: str, scope: Message, send: Send) -> None:
-        """Models, and what this API does not have."""
+        """Models, and what is not there: an address says so to anybody, so that a wrong one is told from a wrong key."""
         arrival = arrive(scope["headers"])
         try:
             if not (path in ENDPOINTS or path == _MODELS or path.startswith(_MODELS + "/")):
-                raise Refusal(Outcome.NOT_FOUND, f"There is no `{path[:200]}` here.", code="unknown_url")
+                raise Refusal(Outcome.NOT_FOUND, f"There is no `{path[:200]}` here. {_WHERE}", code="unknown_url")
             if path in ENDPOINTS or scope["method"] != "GET":
                 allowed = "POST" if path in ENDPOINTS else "GET"
                 raise Refusal(Outcome.INVALID, f"`{path[:200]}` takes only {allowed}.", code="method_not_allowed")

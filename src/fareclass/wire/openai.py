@@ -149,6 +149,10 @@ def _read_chat(fields: dict[str, Any], size_bytes: int) -> tuple[openai_fields.C
 
 def _read_completion(fields: dict[str, Any], size_bytes: int) -> tuple[openai_fields.Common, Shape]:
     call = _convert(fields, openai_fields.Completion)
+    if call.max_tokens == 0 and not call.echo:
+        raise Refusal(
+            Outcome.INVALID, "`max_tokens` must be at least 1; only with `echo` may it be 0.", param="max_tokens"
+        )
     prompts, prompt_bytes = _prompts("prompt", call.prompt, size_bytes)
     width = max(call.n or 1, call.best_of or 1) * prompts
     return call, Shape(
@@ -203,12 +207,16 @@ def _prompts(name: str, prompt: str | list[Any], size_bytes: int) -> tuple[int, 
     )
 
 
+def _fields(kind: type[openai_fields.Common]) -> frozenset[str]:
+    return frozenset(kind.__struct_fields__)
+
+
 ENDPOINTS: Mapping[str, Endpoint] = MappingProxyType(
     {
         "/v1/chat/completions": Endpoint(
-            "chat.completions", "/chat/completions", openai_fields.CHAT_FIELDS, _read_chat
+            "chat.completions", "/chat/completions", _fields(openai_fields.Chat), _read_chat
         ),
-        "/v1/completions": Endpoint("completions", "/completions", openai_fields.COMPLETION_FIELDS, _read_completion),
-        "/v1/embeddings": Endpoint("embeddings", "/embeddings", openai_fields.EMBEDDING_FIELDS, _read_embedding),
+        "/v1/completions": Endpoint("completions", "/completions", _fields(openai_fields.Completion), _read_completion),
+        "/v1/embeddings": Endpoint("embeddings", "/embeddings", _fields(openai_fields.Embedding), _read_embedding),
     }
 )

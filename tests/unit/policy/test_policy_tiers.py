@@ -5,7 +5,7 @@ import pytest
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Key, Model, Project
 from fareclass.core.tiers import Tier
-from fareclass.policy.tiers import admit
+from fareclass.policy.tiers import asked, check_allowed
 
 LIVE = frozenset({Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX})
 
@@ -16,6 +16,10 @@ def key(**more: object) -> Key:
 
 def model(tiers: frozenset[Tier] = LIVE) -> Model:
     return Model(name="m", upstream_model="m", created=0, tiers=tiers)
+
+
+def admit(of_key: Key, of_model: Model, word: str | None) -> None:
+    check_allowed(asked(of_key, of_model, word).requested, of_key, of_model)
 
 
 def refusal(word: str | None, of_key: Key | None = None, of_model: Model | None = None) -> Refusal:
@@ -30,21 +34,38 @@ def refusal(word: str | None, of_key: Key | None = None, of_model: Model | None 
     [("priority", Tier.PRIORITY), ("fast", Tier.PRIORITY), ("default", Tier.DEFAULT), ("flex", Tier.FLEX)],
 )
 def test_r1_a_word_names_its_tier(word, tier):
-    assert admit(key(), model(), word) == (tier, tier)
+    assert asked(key(), model(), word) == (tier, tier)
 
 
 @pytest.mark.parametrize("word", [None, "auto"])
 def test_r2_no_tier_and_auto_are_the_keys_default(word):
-    assert admit(key(default_tier=Tier.FLEX), model(), word) == (Tier.FLEX, Tier.FLEX)
-    assert admit(key(), model(), word) == (Tier.DEFAULT, Tier.DEFAULT)
+    assert asked(key(default_tier=Tier.FLEX), model(), word) == (Tier.FLEX, Tier.FLEX)
+    assert asked(key(), model(), word) == (Tier.DEFAULT, Tier.DEFAULT)
 
 
 @pytest.mark.parametrize("word", ["standard", "standard_only", "", "FLEX", "x" * 10_000])
 def test_r3_an_unknown_tier_is_refused_with_the_valid_ones(word):
     refused = refusal(word)
     assert refused.outcome is Outcome.INVALID
-    assert all(f"`{valid}`" in refused.message for valid in ("auto", "priority", "fast", "default", "flex", "reserved"))
-    assert len(refused.message) < 300
+    assert refused.message == (
+        f"`{word[:64]}` is no service tier; this request may use `auto`, `priority` (or `fast`), `default`, `flex`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("of_key", "of_model", "words"),
+    [
+        (key(), model(frozenset(Tier)), "may use `auto`, `priority` (or `fast`), `default`, `flex`."),
+        (key(), model(frozenset({Tier.FLEX})), "may use `flex`."),
+        (key(default_tier=Tier.FLEX, allowed_tiers=frozenset({Tier.FLEX})), model(), "may use `auto`, `flex`."),
+        (key(allowed_tiers=frozenset({Tier.PRIORITY})), model(frozenset({Tier.FLEX})), "there is none"),
+        (key(allowed_tiers=frozenset({Tier.RESERVED, Tier.BATCH})), model(frozenset(Tier)), "there is none"),
+    ],
+)
+def test_r3_only_tiers_that_this_caller_could_send_are_named(of_key, of_model, words):
+    """Neither reserved nor batch: they are refused themselves; `auto` only if the key's own default is allowed."""
+    for word in ("gold", "batch"):
+        assert words in refusal(word, of_key, of_model).message
 
 
 @pytest.mark.parametrize("word", ["reserved", "scale"])
@@ -63,11 +84,13 @@ def test_r3_a_tier_that_the_key_forbids_names_both():
     refused = refusal("priority", key(allowed_tiers=frozenset({Tier.FLEX, Tier.DEFAULT})))
     assert refused.outcome is Outcome.FORBIDDEN
     assert refused.message == (
-        "The service tier `priority` is not allowed for the key `app`, which allows `default`, `flex`."
+        "The service tier `priority` is not allowed for the key `app`; this request may use `auto`, `default`, `flex`."
     )
 
 
 def test_r3_a_tier_that_the_model_forbids_names_both():
     refused = refusal(None, key(), model(frozenset({Tier.FLEX})))
     assert refused.outcome is Outcome.FORBIDDEN
-    assert refused.message == "The service tier `default` is not allowed for the model `m`, which allows `flex`."
+    assert (
+        refused.message == "The service tier `default` is not allowed for the model `m`; this request may use `flex`."
+    )
