@@ -16,6 +16,10 @@ from typing import Any, cast
 
 import uvloop
 
+from bench.overhead.upstream import TOKENS_PER_S
+
+STREAM_MARGIN_S = 2.0
+"""Streams begin over a second and must outlast the window."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -97,13 +101,13 @@ class Connection(asyncio.Protocol):
             self.send()
 
 
-def request_bytes(port: int, key: str, model: str, *, stream: bool) -> bytes:
+def request_bytes(port: int, key: str, model: str, *, stream: bool, max_tokens: int) -> bytes:
     """A chat request of some 40 tokens, such as a newcomer would send."""
     messages = [
         {"role": "system", "content": "You are a helpful assistant that answers in one short sentence."},
         {"role": "user", "content": "Why do airlines sell seats of one plane at several prices? Answer briefly."},
     ]
-    body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": 4096 if stream else 64}
+    body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": max_tokens}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body, separators=(",", ":")).encode()  # as the SDKs write it
@@ -169,16 +173,18 @@ async def _paced(options: argparse.Namespace, request: bytes, tally: Tally) -> d
 
 
 async def _streams(options: argparse.Namespace, request: bytes, tally: Tally) -> dict[str, Any]:
-    """Starts are spread over a second, so that the tokens of the streams do not come in one beat."""
+    """Starts are spread over a second, so that the tokens of the streams do not come in one beat.
+
+    The streams are read to their end: a proxy that does not notice who hung up would go on with them
+    while the next one is measured.
+    """
     connections = []
     for _ in range(options.connections):
         connections.append(await _connect(options.port, request, tally, again=False))
         connections[-1].send()
         await asyncio.sleep(1 / options.connections)
     result = await _window(options, tally)
-    for connection in connections:
-        connection.busy = False
-        connection.transport.abort()
+    await _idle(connections)
     return result
 
 
@@ -193,7 +199,9 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     """One run; `answers` counts everything that was answered, warm-up included."""
     tally = Tally()
     shape = {"closed": _closed, "paced": _paced, "streams": _streams}[options.shape]
-    request = request_bytes(options.port, options.key, options.model, stream=options.shape == "streams")
+    streams = options.shape == "streams"
+    max_tokens = int(TOKENS_PER_S * (options.warmup + options.seconds + STREAM_MARGIN_S)) if streams else 64
+    request = request_bytes(options.port, options.key, options.model, stream=streams, max_tokens=max_tokens)
     own_s, begun_s = time.process_time(), time.perf_counter()
     result = await shape(options, request, tally)
     busy = (time.process_time() - own_s) / (time.perf_counter() - begun_s)

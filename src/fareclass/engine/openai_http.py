@@ -92,9 +92,15 @@ class HttpCall:
         return self
 
     async def __anext__(self) -> bytes:
-        relay = self._relay
+        relay, content = self._relay, self._content
         while not relay.done:
-            data = await self._read()
+            self._waiting_since = self._time()
+            try:
+                data = await content.readany()  # as `_read`, without a call that each token would pay for
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._failure(error) from error
+            finally:
+                self._waiting_since = None
             if not data:
                 break
             events = relay.feed(data)

@@ -19,7 +19,8 @@ from fareclass.engine.base import EngineFailed
 from fareclass.engine.wire_usage import read_usage
 
 _END: Final = b"\n\n"
-_GOING_ON: Final = b'"finish_reason":null'
+_GOING_ON: Final = (b'"finish_reason":null', b'"finish_reason": null')
+"""In each event that does not end its answer, as engines write JSON without spaces and with them."""
 _PRIVATE: Final = frozenset({"timings", "usage", "prompt_progress"})
 _RUNNING: Final = re.compile(
     rb'"(predicted_n|completion_tokens|cache_n|prompt_n|cached_tokens|prompt_tokens)":\s?(\d{1,9})'
@@ -38,7 +39,7 @@ class Relay:
     begins with this, which the caller has as well.
     """
 
-    __slots__ = ("_continues", "_events", "_fast", "_final", "_finished", "_held", "_marker", "_newest", "_rest",
+    __slots__ = ("_continues", "_events", "_fast", "_final", "_finished", "_going_on", "_held", "_marker", "_newest", "_rest",
                  "_running", "_said", "_started", "_width", "done")  # fmt: skip
 
     def __init__(self, width: int = 1, *, continues: bool = False, said: str = "") -> None:
@@ -48,6 +49,7 @@ class Relay:
         self._rest = b""
         self._held = b""
         self._marker: bytes | None = None
+        self._going_on = _GOING_ON[0]
         self._newest: bytes | None = None
         self._events = 0
         self._finished = 0
@@ -94,7 +96,7 @@ class Relay:
             data = self._whole_events(data)
         if self._fast:
             events = data.count(_END)
-            if data.count(_GOING_ON) == events:
+            if data.count(self._going_on) == events:
                 if not events:
                     return b""
                 self._events += events
@@ -176,6 +178,7 @@ class Relay:
 
     def _learn(self, chunk: dict[str, Any], payload: bytes, *, has_private: bool) -> None:
         """See from the first token's chunk how this engine's private tail looks, if it has one."""
+        self._going_on = _GOING_ON[_GOING_ON[0] not in payload]
         first = None
         for key in reversed(chunk):
             if key not in _PRIVATE or chunk[key] is None:

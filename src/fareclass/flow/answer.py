@@ -135,6 +135,7 @@ class Production:
         This loop runs once a token: nothing stands in it that a token doesn't need.
         """
         seat, ticket, brain, relays = self.seat, self._ticket, self._dispatcher.brain, self._request.stream
+        reply = self._reply
         time = self._loop.time
         first = True
         async for block in call:
@@ -151,7 +152,11 @@ class Production:
             brain.produced(ticket, block.count(b"\n\n"))
             if self._keeps:
                 self._keep(block)
-            if relays:
+            if relays and reply.started:
+                self._unsent = block
+                await reply.relay(block)
+                self._unsent = b""
+            elif relays:
                 await self._relay(block)
             if seat.pause_due:
                 self._pause_if_clean()

@@ -63,7 +63,13 @@ class OpenAIReply:
 
     async def relay(self, events: bytes) -> None:
         """Whole events of the engine, each with the served tier put in."""
-        await self._more(self._open().stamp(events))
+        stamp = self._stamp
+        if stamp is None or self.gone:
+            self._check()
+            stamp = self._open()
+        self.handed += 1
+        await self._send({"type": "http.response.body", "body": stamp.stamp(events), "more_body": True})
+        self.taken += 1
 
     def continued(self) -> None:
         """The next events come from another upstream call; the caller shall not see that (R11)."""
