@@ -31,7 +31,7 @@ async def plane(snapshot: Snapshot) -> AsyncIterator[Running]:
 
     running = Running(FakeWalk())
     app = DataPlane(running.walk, snapshot=lambda: snapshot, ready=lambda: running.not_ready, fallback=fallback)
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False)
+    config = uvicorn.Config(app, interface="asgi3", port=0, lifespan="off", log_level="error", access_log=False)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

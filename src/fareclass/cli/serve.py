@@ -108,6 +108,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 system.asgi,
+                interface="asgi3",
                 http=BoundedHttp,
                 ws="none",
                 lifespan="off",

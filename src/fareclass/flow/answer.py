@@ -50,7 +50,7 @@ class Production:
         self._kept_bytes = 0
         self._folded: Answer | None = None
         self._prompt: Usage | None = None
-        self._made_before = 0
+        self._made_before = self._again = 0
         self._unsent = b""
         self._last_s = 0.0
 
@@ -72,7 +72,11 @@ class Production:
                 served.queue_ms = max(0, round((self.started_s - self._request.arrived_s) * 1000))
             try:
                 async with self.seat.call(self._may_cut):
-                    await self._run_call(berth.engine)
+                    call = await self._open(berth.engine)
+                    try:
+                        await (self._stream(call) if self._ticket.streamed else self._take(call))
+                    finally:
+                        await call.close()
                 return
             except Interrupted:
                 self._interrupted()
@@ -91,13 +95,13 @@ class Production:
                 await self._reply.comment()
         return await self.seat.turn()
 
-    async def _run_call(self, engine: Engine) -> None:
+    async def _open(self, engine: Engine) -> Call:
         if self.seat.pause_due:
             raise Interrupted
         if self._unsent:
             await self._relay(self._unsent)
         request, ticket = self._request, self._ticket
-        beginning, said, again = self._begun(engine)
+        beginning, said, self._again = self._begun(engine)
         prompt = Prompt(
             path=request.path,
             body=self._upstream,
@@ -105,20 +109,17 @@ class Production:
             rank=ticket.rank,
             beginning=beginning,
             said=said,
-            made_tokens=self._made_before - again,
+            made_tokens=self._made_before - self._again,
             traceparent=request.traceparent,
         )
         self.seat.active_at = self._loop.time()
-        call = await engine.open(prompt)
-        self._call = call
-        try:
-            if ticket.streamed:
-                await self._stream(call, again)
-            else:
-                self.body = await call.body()
-                self.first_token_s = self._loop.time()  # the call's end, which the scheduler hears of next
-        finally:
-            await call.close()
+        self._call = await engine.open(prompt)
+        return self._call
+
+    async def _take(self, call: Call) -> None:
+        """The answer in one piece."""
+        self.body = await call.body()
+        self.first_token_s = self._loop.time()  # the call's end, which the scheduler hears of next
 
     def _begun(self, engine: Engine) -> tuple[str, str, int]:
         """The text that this engine is to go on from, white space behind it that it would lose, and the tokens of that."""
@@ -129,8 +130,8 @@ class Production:
         kept = text.rstrip() if engine.traits.clean_cut_only else text
         return kept, text[len(kept) :], answer.blank_tail if kept != text else 0
 
-    async def _stream(self, call: Call, again: int) -> None:
-        """Relay the call's events, the first `again` tokens of which were made before, and count once.
+    async def _stream(self, call: Call) -> None:
+        """Relay the call's events, the first `_again` tokens of which were made before, and count once.
 
         This loop runs once a token: nothing stands in it that a token doesn't need.
         """
@@ -145,7 +146,7 @@ class Production:
             self._last_s = now
             if first:
                 first = False
-                self._made_before -= again
+                self._made_before -= self._again
                 self._first_token()
                 if relays and self._reply.started:
                     self._reply.continued()

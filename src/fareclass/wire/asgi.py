@@ -50,22 +50,24 @@ class DataPlane:
         self._deadlines = Deadlines()
         self._callers = Callers(self._deadlines)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One request, or whatever else an ASGI server has to say (which `fallback` hears)."""
+    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+        """One request, or whatever else an ASGI server has to say (which `fallback` hears).
+
+        A plain function: each coroutine that a stream's task is inside of costs every token half a microsecond.
+        """
         path: str = scope["path"] if scope["type"] == "http" else ""
         endpoint = ENDPOINTS.get(path)
         if endpoint is not None and scope["method"] == "POST":
-            await self._generate(endpoint, scope, receive, send)
-        elif not path or path == "/metrics" or path.startswith("/admin/"):
-            await self._fallback(scope, receive, send)
-        elif path == "/healthz":
-            await _send_json(send, 200, {"status": "ok"})
-        elif path == "/readyz":
+            return self._generate(endpoint, scope, receive, send)
+        if not path or path == "/metrics" or path.startswith("/admin/"):
+            return self._fallback(scope, receive, send)
+        if path == "/healthz":
+            return _send_json(send, 200, {"status": "ok"})
+        if path == "/readyz":
             reason = self._ready()
             shown = {"status": "ready"} if reason is None else {"status": "not ready", "reason": reason}
-            await _send_json(send, 200 if reason is None else 503, shown)
-        else:
-            await self._look_up(path, scope, send)
+            return _send_json(send, 200 if reason is None else 503, shown)
+        return self._look_up(path, scope, send)
 
     async def _generate(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
         request = await self._understand(endpoint, scope, receive, send)
