@@ -54,14 +54,14 @@ class Production:
         self._unsent = b""
         self._last_s = 0.0
 
-    async def run(self, served: Served) -> None:
+    async def run(self) -> None:
         """Produce the whole answer; a stream has been relayed when this returns, but for its end.
 
         Raises:
             Refusal: it can't be produced, or not further.
             ConnectionError: the caller has gone.
         """
-        self.served = served
+        served = self.served
         while True:
             replica = self.seat.replica or await self._turn()
             berth = self._dispatcher.berths[replica]

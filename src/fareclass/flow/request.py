@@ -68,7 +68,9 @@ class Walk:
         """Answer or refuse one request. Raises nothing but `CancelledError`."""
         visit = _Visit(request)
         try:
-            await self._serve(request, reply, visit)
+            production = self._admit(request, reply, visit)
+            await production.run()
+            await self._complete(request, reply, visit, production)
             return
         except Refusal as refusal:
             ending = refusal
@@ -105,7 +107,8 @@ class Walk:
         """Wait for the counting of calls whose callers went away."""
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def _serve(self, request: Request, reply: Reply, visit: "_Visit") -> None:
+    def _admit(self, request: Request, reply: Reply, visit: "_Visit") -> Production:
+        """Everything up to the request's place in line, in one step."""
         snapshot = self._snapshot()
         key = request.key
         model = snapshot.models.get(request.model)
@@ -123,7 +126,7 @@ class Walk:
         ticket = self._ticket(request, key, model, terms, dispatcher)
         production = visit.production = Production(dispatcher, request, body, ticket, reply)
         visit.dispatcher = dispatcher
-        served = Served(
+        production.served = visit.served = Served(
             request_id=request.id,
             requested=terms.requested,
             served=terms.served,
@@ -133,10 +136,8 @@ class Walk:
             upstream_model=model.upstream_model,
             dropped=dropped,
         )
-        visit.served = served
         dispatcher.offer(production.seat, snapshot.quotas.get((key.project.id, model.name)))
-        await production.run(served)
-        await self._complete(request, reply, visit, production)
+        return production
 
     async def _complete(self, request: Request, reply: Reply, visit: "_Visit", production: Production) -> None:
         """The answer is whole: everything is given back and on disk before its last byte leaves (R35)."""
