@@ -237,6 +237,13 @@ async def test_limits_and_stops(engine: SimulatedEngine) -> None:
     assert (stopped, finish) == (text[: text.index(stop)], "stop")
 
 
+async def test_the_same_request_again_has_an_id_of_its_own(engine: SimulatedEngine) -> None:
+    """As on every engine: who files answers by id must not lose one."""
+    first, second = [json.loads(await (await engine.open(chat("Hi", stream=False))).body()) for _ in range(2)]
+    assert first["choices"] == second["choices"]
+    assert first["id"] != second["id"]
+
+
 async def test_several_choices_differ(engine: SimulatedEngine) -> None:
     call = await engine.open(chat("dice", n=3, stream=False, max_tokens=10))
     body = json.loads(await call.body())

@@ -9,6 +9,7 @@ prefix is used only to continue its own answer, never by another request (R31).
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -162,7 +163,7 @@ class SimulatedCall(Call):
         self._chat = prompt.path == "/chat/completions"
         self._model = prompt.body.get("model", "")
         self._named = bool(prompt.beginning)
-        self._id = ("chatcmpl-" if self._chat else "cmpl-") + choices[0].question.digest
+        self._id = ("chatcmpl-" if self._chat else "cmpl-") + uuid.uuid4().hex
         self._created = int(time.time())
         self._new = asyncio.Event()
         self._failure: EngineFailed | None = None
