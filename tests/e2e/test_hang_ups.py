@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.e2e.gateway import behind, chat, cost, simulated
-from tests.e2e.upstream import story, tell
+from tests.e2e.upstream import story, tell, tell_in_two
 
 STREAMED = pytest.mark.parametrize("stream", [True, False])
 
@@ -120,12 +120,7 @@ async def test_r15_in_line(upstream, launch):
     gateway = await launch(behind(upstream.url, slots=1))
     go_on = asyncio.Event()
 
-    async def wait(turn):
-        await turn.say(1)
-        await go_on.wait()
-        await tell_rest(turn)
-
-    upstream.play = wait
+    upstream.play = tell_in_two(1, go_on)
     runs = asyncio.create_task(gateway.ask(stream=True))
     await upstream.next()
     impatient = asyncio.create_task(gateway.ask(stream=True, service_tier="flex"))
@@ -144,11 +139,6 @@ async def test_r15_in_line(upstream, launch):
     await gateway.idle()
 
 
-async def tell_rest(turn):
-    await turn.say(turn.limit - turn.at)
-    await turn.end()
-
-
 @pytest.mark.parametrize("stream", [True, False])
 async def test_r15_while_its_answer_is_paused(pair, launch, stream):
     """R6: what had been produced before the pause is billed; nobody continues it."""
@@ -156,12 +146,7 @@ async def test_r15_while_its_answer_is_paused(pair, launch, stream):
     gateway = await launch(behind(upstream.url, slots=1))
     go_on = asyncio.Event()
 
-    async def speak(turn):
-        await turn.say(3)
-        await go_on.wait()
-        await tell_rest(turn)
-
-    upstream.play = speak
+    upstream.play = tell_in_two(3, go_on)
     task = asyncio.create_task(gateway.ask(stream=stream, service_tier="flex", max_tokens=50))
     paused = await upstream.next()
     await gateway.speaks("flex")

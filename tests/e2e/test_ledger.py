@@ -1,9 +1,6 @@
 """R35: what was answered is in the ledger, once; what the ledger says is what the callers were told."""
 
 import asyncio
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 
@@ -15,17 +12,7 @@ from tests.e2e.gateway import FACTORS, MODEL, behind, chat, cost
 from tests.e2e.test_engine_trouble import content, error
 from tests.e2e.upstream import PROMPT_TOKENS, story, tell
 from tests.engine.conftest import eventually
-
-
-@contextmanager
-def disk_full() -> Iterator[None]:
-    """No file of this process may grow, which is what a full disk looks like to SQLite."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.store.made import disk_full
 
 
 async def recovers(gateway):

@@ -4,6 +4,7 @@ import asyncio
 
 from tests.e2e.callers import COUNT, Listener, whole
 from tests.e2e.gateway import MODEL, behind, cost
+from tests.e2e.upstream import tell_in_two
 from tests.engine.conftest import eventually
 
 TOKENS = 60
@@ -74,13 +75,7 @@ async def test_r11_a_paused_stream_is_kept_alive_by_comments(pair, launch, monke
     gateway = await launch(behind(upstream.url, slots=1))
     go_on = asyncio.Event()
 
-    async def speak(turn):
-        await turn.say(2)
-        await go_on.wait()
-        await turn.say(turn.limit - turn.at)
-        await turn.end()
-
-    upstream.play = speak
+    upstream.play = tell_in_two(2, go_on)
     flex = asyncio.create_task(gateway.ask(stream=True, service_tier="flex", max_tokens=6))
     await gateway.speaks("flex")
     better = asyncio.create_task(gateway.ask(stream=True, service_tier="priority"))

@@ -122,6 +122,18 @@ async def tell(turn: Turn) -> None:
         await turn.whole()
 
 
+def tell_in_two(tokens: int, go_on: asyncio.Event) -> Play:
+    """A healthy engine that says so many tokens, and the rest once it may go on."""
+
+    async def play(turn: Turn) -> None:
+        await turn.say(tokens)
+        await go_on.wait()
+        await turn.say(turn.limit - turn.at)
+        await turn.end()
+
+    return play
+
+
 class Upstream:
     """Answers calls that ask `QUESTION` by `play`, and the gateway's own probes as a model that can continue or not.
 

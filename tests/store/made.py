@@ -1,6 +1,9 @@
-"""Ledger entries for tests."""
+"""Ledger entries for tests, and a disk that has no room for them."""
 
 import itertools
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fareclass.core.events import Finished
@@ -43,3 +46,14 @@ def entry(**fields: Any) -> Finished:
         "longest_gap_ms": 15,
     }
     return Finished(**(given | fields))
+
+
+@contextmanager
+def disk_full() -> Iterator[None]:
+    """No file of this process may grow, which is what a full disk looks like to SQLite."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,7 +1,6 @@
 """R35: an answered request is in the ledger, once, whatever happens."""
 
 import asyncio
-import resource
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from fareclass.store.database import DatabaseLostError, Store
 from fareclass.store.entries import EntryWriter
 from fareclass.store.tables import ledger as table
 from fareclass.store.tables import meta
-from tests.store.made import entry
+from tests.store.made import disk_full, entry
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 0.4
@@ -30,17 +29,6 @@ async def ledger(store: Store) -> AsyncIterator[Ledger]:
     made = Ledger(store, wait_s=WAIT_S)
     yield made
     await made.close()
-
-
-@contextmanager
-def no_room(store: Store) -> Iterator[None]:
-    """No file of this process may grow: what a full disk looks like to SQLite."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager
@@ -56,7 +44,7 @@ def server_gone(store_url: str) -> Iterator[None]:
 
 
 def broken(store: Store, store_url: str) -> AbstractContextManager[None]:
-    return no_room(store) if store.is_sqlite else server_gone(store_url)
+    return disk_full() if store.is_sqlite else server_gone(store_url)
 
 
 def ids(store: Store) -> list[str]:

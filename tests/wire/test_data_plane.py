@@ -210,7 +210,8 @@ async def test_r50_only_a_sound_traceparent_passes(plane: Running, http: httpx.A
     assert plane.walk.requests[0].traceparent == (value if value.startswith("00-aaa") else None)
 
 
-async def test_r15_a_hang_up_while_waiting_cancels_the_walk(plane: Running):
+async def waiting(plane: Running):
+    """The connection of a caller whose answer never comes."""
     arrived = asyncio.Event()
 
     async def wait_forever(request, reply):
@@ -218,8 +219,13 @@ async def test_r15_a_hang_up_while_waiting_cancels_the_walk(plane: Running):
         await asyncio.Event().wait()
 
     plane.walk.script = wait_forever
-    _, writer = await send_raw(plane, raw_request(json.dumps(HELLO).encode()))
+    connection = await send_raw(plane, raw_request(json.dumps(HELLO).encode()))
     await arrived.wait()
+    return connection
+
+
+async def test_r15_a_hang_up_while_waiting_cancels_the_walk(plane: Running):
+    _, writer = await waiting(plane)
     writer.close()
     async with asyncio.timeout(1):
         await plane.walk.cancelled.wait()
@@ -227,15 +233,7 @@ async def test_r15_a_hang_up_while_waiting_cancels_the_walk(plane: Running):
 
 async def test_r15_a_caller_who_ends_his_side_of_the_connection_has_hung_up(plane: Running):
     """A half-closed connection looks like a closed one, and only by writing to it could they be told apart."""
-    arrived = asyncio.Event()
-
-    async def wait_forever(request, reply):
-        arrived.set()
-        await asyncio.Event().wait()
-
-    plane.walk.script = wait_forever
-    reader, writer = await send_raw(plane, raw_request(json.dumps(HELLO).encode()))
-    await arrived.wait()
+    reader, writer = await waiting(plane)
     writer.write_eof()
     async with asyncio.timeout(1):
         await plane.walk.cancelled.wait()

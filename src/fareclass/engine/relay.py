@@ -178,7 +178,7 @@ class Relay:
 
     def _learn(self, chunk: dict[str, Any], payload: bytes, *, has_private: bool) -> None:
         """See from the first token's chunk how this engine's private tail looks, if it has one."""
-        self._going_on = _GOING_ON[_GOING_ON[0] not in payload]
+        self._going_on = next((form for form in _GOING_ON if form in payload), _GOING_ON[0])
         first = None
         for key in reversed(chunk):
             if key not in _PRIVATE or chunk[key] is None:

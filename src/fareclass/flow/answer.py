@@ -85,6 +85,10 @@ class Production:
             except EngineRefused as error:
                 raise _refused(error) from None
 
+    def release(self, used_tokens: int, *, served: bool) -> None:
+        """Give the seat and its hold back, the hold corrected to what was used (R25)."""
+        self._dispatcher.finish(self.seat, used_tokens, served=served)
+
     async def _turn(self) -> str:
         """The next replica; a caller whose stream is paused hears a comment now and then (R11)."""
         while self._reply.started and not self.seat.decided:
@@ -154,7 +158,7 @@ class Production:
             if self._keeps:
                 self._keep(block)
             if relays and reply.started:
-                self._unsent = block
+                self._unsent = block  # as `_relay`, without a coroutine that each token would pay for
                 await reply.relay(block)
                 self._unsent = b""
             elif relays:

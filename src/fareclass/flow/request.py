@@ -125,8 +125,7 @@ class Walk:
         dispatcher = self._dispatchers[model.name]
         ticket = self._ticket(request, key, model, terms, dispatcher)
         production = visit.production = Production(dispatcher, request, body, ticket, reply)
-        visit.dispatcher = dispatcher
-        production.served = visit.served = Served(
+        production.served = Served(
             request_id=request.id,
             requested=terms.requested,
             served=terms.served,
@@ -192,21 +191,21 @@ class Walk:
 
     def _release(self, visit: "_Visit", usage: Usage, *, served: bool) -> None:
         """Give slot and hold back, the hold corrected to what was used (R25)."""
-        if visit.dispatcher is not None and visit.production is not None and visit.model is not None:
+        if visit.production is not None and visit.model is not None:
             used = (
                 usage.input + usage.cache_write_5m + usage.cache_write_1h + usage.output * visit.model.output_burndown
             )
-            visit.dispatcher.finish(visit.production.seat, used, served=served)
+            visit.production.release(used, served=served)
 
     async def _settle(self, visit: "_Visit", refusal: Refusal, reply: Reply | None) -> None:
         """The one way out of a request that was not completed. `reply` is None where the caller is gone already."""
         if visit.settled:
             return
         visit.settled = True
-        if visit.served is not None and not visit.served.replica:
+        served, production = visit.served, visit.production
+        if served is not None and not served.replica:
             waited_s = asyncio.get_running_loop().time() - visit.request.arrived_s
-            visit.served.queue_ms = round(waited_s * 1000)
-        production = visit.production
+            served.queue_ms = round(waited_s * 1000)
         ours = refusal.outcome in (Outcome.INTERNAL, Outcome.UPSTREAM_FAILED)
         unseen = reply is not None and not reply.started and ours
         if production is None or production.first_token_s is None or unseen:
@@ -224,7 +223,7 @@ class Walk:
             if reply is not None:
                 await asyncio.shield(counting)
         if reply is not None and refusal.outcome is not Outcome.CANCELLED:
-            await _refuse(reply, refusal, visit.served)
+            await _refuse(reply, refusal, served)
 
     async def _bill(self, visit: "_Visit", refusal: Refusal, production: Production) -> None:
         usage, estimated = await production.usage()
@@ -239,7 +238,7 @@ class Walk:
 class _Visit:
     """What is known of one request while it walks, for its one `Finished` event."""
 
-    __slots__ = ("dispatcher", "key", "model", "production", "request", "served", "settled", "snapshot", "terms")
+    __slots__ = ("key", "model", "production", "request", "settled", "snapshot", "terms")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -248,9 +247,12 @@ class _Visit:
         self.key = request.key
         self.model: Model | None = None
         self.terms: Terms | None = None
-        self.served: Served | None = None
-        self.dispatcher: Dispatcher | None = None
         self.production: Production | None = None
+
+    @property
+    def served(self) -> Served | None:
+        """What the caller is told of it, once it was admitted."""
+        return None if self.production is None else self.production.served
 
     @property
     def project(self) -> str:

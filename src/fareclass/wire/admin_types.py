@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from fareclass.core.limits import NAME_CHARS, PAGE, PRICE_USD, QUOTA, TAGS, WEIGHT
+from fareclass.core.limits import NAME_CHARS, PAGE, PRICE_USD, QUOTA, SLOTS, TAGS, WEIGHT
 from fareclass.core.tiers import TIERS
 from fareclass.store.records import KeyRecord
 
@@ -99,7 +99,7 @@ class ReplicaPatch(_In):
 
     drain: bool | None = None
     tiers: Annotated[list[TierWord], Meta(min_length=1)] | None = None
-    slots: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    slots: Annotated[int, Meta(ge=1, le=SLOTS)] | None = None
 
 
 class Page(_In):

@@ -63,7 +63,7 @@ class OpenAIReply:
 
     async def relay(self, events: bytes) -> None:
         """Whole events of the engine, each with the served tier put in."""
-        stamp = self._stamp
+        stamp = self._stamp  # from here on as `_more`, without a coroutine that each token would pay for
         if stamp is None or self.gone:
             self._check()
             stamp = self._open()
