@@ -9,13 +9,14 @@ from functools import partial
 
 import aiohttp
 import msgspec
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fareclass import config as settings
 from fareclass.config import Config
-from fareclass.core.snapshot import Model
+from fareclass.core.snapshot import Burndown, Capacity, Model
 from fareclass.core.tiers import TIERS
 from fareclass.engine.base import Engine, EngineFailed
 from fareclass.engine.local import LocalEngine
@@ -104,7 +105,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     dispatchers = await _pools(config, step, stack)
     fleet = Fleet(dispatchers)
     telemetry = Telemetry(
-        {name: model.output_burndown for name, model in models.items()},
+        {name: model.burndown.output for name, model in models.items()},
         fleet.states,
         lambda: LedgerState(pending=ledger.pending, dropped=ledger.dropped),
     )
@@ -133,11 +134,27 @@ def _models(config: Config) -> Mapping[str, Model]:
             tiers=frozenset(TIERS if model.tiers is None else model.tiers),
             pass_fields=frozenset(model.pass_fields),
             media_domains=frozenset(model.media_domains),
-            output_burndown=model.output_burndown,
             max_tokens_default=model.max_tokens_default,
+            burndown=_burndown(model.burndown),
+            capacity=None if model.capacity is None else Capacity(**structs.asdict(model.capacity)),
+            headroom=model.headroom,
+            context_tokens=_context_tokens(model),
+            cache_min_tokens=model.cache.min_tokens,
+            implicit_cache=model.implicit_cache,
+            shared_cache=model.shared_cache,
         )
         for name, model in config.models.items()
     }
+
+
+def _burndown(weights: settings.Burndown) -> Burndown:
+    return Burndown(**{kind: int(weight * 100) for kind, weight in structs.asdict(weights).items()})
+
+
+def _context_tokens(model: settings.Model) -> int | None:
+    if model.context_tokens is None and isinstance(model.engine, settings.LocalEngine):
+        return model.engine.context_tokens
+    return model.context_tokens
 
 
 async def _pools(config: Config, step: Step, stack: AsyncExitStack) -> dict[str, Dispatcher]:

@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 
 from fareclass.config_reader import ConfigError, Reader, Secret, given, known
 from fareclass.config_schema import (
+    Burndown,
     Config,
     LocalEngine,
     Model,
@@ -33,6 +34,7 @@ from fareclass.core.tiers import Tier
 from fareclass.core.usage import KINDS
 
 __all__ = [
+    "Burndown",
     "Config",
     "ConfigError",
     "LocalEngine",

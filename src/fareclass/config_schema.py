@@ -107,6 +107,13 @@ Multiplier = Annotated[
         lambda amount: _is_amount(amount, limits.MULTIPLIER),
     ),
 ]
+Weight = Annotated[
+    Decimal,
+    must_be(
+        f"a number from 0 to {limits.BURNDOWN} of at most 2 decimals, such as 1.25",
+        lambda weight: weight.is_finite() and 0 <= weight <= limits.BURNDOWN and int(weight.as_tuple().exponent) >= -2,
+    ),
+]
 Listen = Annotated[str, must_be("HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000", _is_address)]
 StoreUrl = Annotated[str, must_be("sqlite:///FILE or postgresql://USER@HOST[:PORT]/DATABASE", _is_store, shown=False)]
 EngineUrl = Annotated[
@@ -200,13 +207,48 @@ class Price(Struct, frozen=True, kw_only=True):
         )
 
 
+class ReservedPrice(Struct, frozen=True, kw_only=True):
+    """USD an hour for each 1,000 tokens a minute of a reservation's floor (R33)."""
+
+    input: Usd
+    output: Usd
+
+
+class Capacity(Struct, frozen=True, kw_only=True):
+    """What the whole pool does of each kind alone, in tokens a minute (R19): `fareclass bench capacity` measures it."""
+
+    input_tpm: Annotated[int, Meta(ge=1, le=limits.QUOTA)]
+    output_tpm: Annotated[int, Meta(ge=1, le=limits.QUOTA)]
+
+
+class Cache(Struct, frozen=True, kw_only=True):
+    """A cache point counts only where the prompt up to it has at least `min_tokens` (R28)."""
+
+    min_tokens: Annotated[int, Meta(ge=1, le=limits.SIMULATED_TOKENS)] = 1_024
+
+
+class Burndown(Struct, frozen=True, kw_only=True):
+    """What a token of each kind counts, in hundredths at the finest (R24)."""
+
+    input: Weight = Decimal(1)
+    cache_write_5m: Weight = Decimal("1.25")
+    cache_write_1h: Weight = Decimal(2)
+    cache_read: Weight = Decimal("0.1")
+    output: Weight = Decimal(1)
+
+
 class Model(Struct, frozen=True, kw_only=True):
     """A public model and where it is served: exactly one of `engine` and `replicas`.
 
     `tier_prices` are multipliers that differ from those of the tiers. `tiers` are the only
     ones allowed on this model (R3), `pass_fields` the request fields passed on beside the
     API's own (R50), `media_domains` the hosts remote media may come from (R47),
-    `output_burndown` what one output token counts against a TPM quota (R25).
+    `burndown` what a token of each kind counts against a reservation, and output against a TPM quota (R24, R25).
+    `capacity` is what the pool does of each kind alone; without it nothing can be reserved (R19). `headroom` are
+    slots kept free of work that can't be moved while reservations are active, instead of the derived number (R10).
+    `context_tokens` is what prompt and answer may hold together, `implicit_cache` bills reuse of a project's own
+    prompts as cache reads where nobody set a cache point (R30), `shared_cache` lets projects share the cache of an
+    engine that can't keep them apart (R31).
     """
 
     engine: LocalEngine | SimulatedEngine | None = None
@@ -217,8 +259,15 @@ class Model(Struct, frozen=True, kw_only=True):
     tiers: Tiers | None = None
     pass_fields: Annotated[tuple[Field, ...], Meta(max_length=limits.SETTINGS)] = ()
     media_domains: Annotated[tuple[Domain, ...], Meta(max_length=limits.SETTINGS)] = ()
-    output_burndown: Annotated[int, Meta(ge=1, le=limits.BURNDOWN)] = 1
+    burndown: Burndown = Burndown()
     max_tokens_default: Annotated[int, Meta(ge=1, le=limits.EXPECTED_TOKENS)] = 512
+    capacity: Capacity | None = None
+    reserved_price: ReservedPrice | None = None
+    headroom: Annotated[int, Meta(ge=0, le=limits.SLOTS)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=limits.SIMULATED_TOKENS)] | None = None
+    cache: Cache = Cache()
+    implicit_cache: bool = True
+    shared_cache: bool = False
 
 
 class TierSettings(Struct, frozen=True, kw_only=True):

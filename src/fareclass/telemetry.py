@@ -121,14 +121,15 @@ class _Series:
         tokens[2] += usage.cache_write_1h
         tokens[3] += usage.cache_read
         tokens[4] += usage.output
-        self.quota += usage.input + usage.cache_write_5m + usage.cache_write_1h + usage.output * output_burndown
+        self.quota += usage.input + usage.cache_write_5m + usage.cache_write_1h
+        self.quota += -(-usage.output * output_burndown // 100)
 
     def count(self, outcomes: Iterable[Outcome]) -> int:
         return sum(self.outcomes[_PLACE[outcome]] for outcome in outcomes)
 
 
 class Telemetry(Collector):
-    """The metrics of one gateway. `output_burndown` is by model and names all of them (R25).
+    """The metrics of one gateway. `output_burndown` is by model, in hundredths, and names all of them (R25).
 
     `observe` and `render` may be called from different threads.
     """
@@ -155,7 +156,7 @@ class Telemetry(Collector):
         """Count one request. Called on the hot path: some two microseconds."""
         key = (finished.model, finished.requested_tier, finished.served_tier, finished.project)
         series = self._known.get(key) or self._find(key)
-        series.add(finished, self._output_burndown.get(finished.model, 1))
+        series.add(finished, self._output_burndown.get(finished.model, 100))
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text form. Takes milliseconds: call it in a thread."""

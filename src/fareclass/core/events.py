@@ -13,6 +13,9 @@ class Finished(msgspec.Struct, kw_only=True):
     Times are microseconds since the epoch, None where the request never came so far.
     `usage` of a request without a first token holds its estimates, and `cost_pico` is 0.
     `estimated`: the engine gave no usage, so these counts are ours.
+    `workload` is the key's (R41), `spilled` why a reserved request was served as another tier (R21), `escalated`
+    whether a rule of its key raised its tier (R40).
+    `prefix` are digests of the prompt's beginnings, each with its share of the prompt (R35).
     Projects, keys and models are ids or names; empty where the caller was not known.
     """
 
@@ -42,3 +45,7 @@ class Finished(msgspec.Struct, kw_only=True):
     restarts: int = 0
     replica: str = ""
     longest_gap_ms: int = 0
+    workload: str = ""
+    spilled: str = ""
+    escalated: bool = False
+    prefix: str = ""

@@ -86,7 +86,7 @@ SIMULATED_TOKENS = 10**9
 EXPECTED_TOKENS = 1_048_576
 """Output that is expected of a request while nothing has been learned (R25)."""
 BURNDOWN = 100
-"""What one output token may count against a TPM quota (R25)."""
+"""What one token may count against a reservation or TPM quota (R24, R25)."""
 MULTIPLIER = 1_000
 """A tier's price multiplier in the configuration file (R33)."""
 AMOUNT_DECIMALS = 9

@@ -5,7 +5,6 @@ Commands are synchronous and run in threads, one at a time; each ends by publish
 """
 
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -20,6 +19,7 @@ from fareclass.core.limits import MODEL_CHARS
 from fareclass.core.snapshot import Model, Snapshot
 from fareclass.core.tiers import TIERS, Tier
 from fareclass.core.usage import KINDS
+from fareclass.flow.audit import note, now_us
 from fareclass.flow.compile import compile_snapshot
 from fareclass.flow.lookups import find_key, find_key_ids, find_project, free_key_name, free_project_name
 from fareclass.flow.operator_rules import (
@@ -76,12 +76,12 @@ class Control:
             StoreError: the master key lost a version that a key needs.
             PriceError: a configured price can't be used.
         """
-        self._store = store
+        self.store = store
         self._master = master
-        self._models = models
+        self.models = models
         self._tariffs = tariffs
         self._lock = threading.Lock()
-        with self._change() as connection:
+        with self.change() as connection:
             for name, tariff in tariffs.items():
                 if tariff.price is not None:
                     self._take_over(connection, name, tariff.price, tariff.multipliers)
@@ -90,13 +90,13 @@ class Control:
 
     def create_project(self, actor: str, name: str, weight: int = 1) -> ProjectRecord:
         """A new tenant."""
-        with self._change() as connection:
+        with self.change() as connection:
             return self._create_project(connection, actor, name, weight)
 
     def update_project(
         self, actor: str, ref: str, name: str | UnsetType = UNSET, weight: int | UnsetType = UNSET
     ) -> ProjectRecord:
-        with self._change() as connection:
+        with self.change() as connection:
             before = find_project(connection, ref)
             values: dict[str, object] = {}
             if name is not UNSET and name != before.name:
@@ -106,15 +106,15 @@ class Control:
             if values:
                 catalog.change_project(connection, before.id, values)
             after = find_project(connection, before.id)
-            _audit(connection, actor, "project.update", before.id, before, after)
+            note(connection, actor, "project.update", before.id, before, after)
             return after
 
     def project(self, ref: str) -> ProjectRecord:
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             return find_project(connection, ref)
 
     def projects(self, *, after: str, limit: int) -> list[ProjectRecord]:
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             return catalog.list_projects(connection, after=after, limit=limit)
 
     # Keys
@@ -130,7 +130,7 @@ class Control:
         tags: Mapping[str, str] | None = None,
     ) -> tuple[KeyRecord, str]:
         """A new key and its secret, which is shown here and never again (R51)."""
-        with self._change() as connection:
+        with self.change() as connection:
             owner = find_project(connection, project)
             return self._create_key(connection, actor, owner, name, default_tier, allowed_tiers, tags or {})
 
@@ -144,7 +144,7 @@ class Control:
         allowed_tiers: Sequence[str] | UnsetType | None = UNSET,
         tags: Mapping[str, str] | UnsetType = UNSET,
     ) -> KeyRecord:
-        with self._change() as connection:
+        with self.change() as connection:
             before = find_key(connection, ref)
             tier, allowed = check_tiers(
                 None if default_tier is UNSET else default_tier,
@@ -158,33 +158,33 @@ class Control:
                 values["tags"] = check_tags(tags)
             catalog.change_key(connection, before.id, values)
             after = find_key(connection, before.id)
-            _audit(connection, actor, "key.update", before.id, before, after)
+            note(connection, actor, "key.update", before.id, before, after)
             return after
 
     def revoke_key(self, actor: str, ref: str) -> KeyRecord:
         """From the moment this returns the key opens nothing. Revoking twice changes nothing."""
-        with self._change() as connection:
+        with self.change() as connection:
             before = find_key(connection, ref)
             if before.revoked_at is not None:
                 return before
-            catalog.change_key(connection, before.id, {"revoked_us": _now_us()})
+            catalog.change_key(connection, before.id, {"revoked_us": now_us()})
             after = find_key(connection, before.id)
-            _audit(connection, actor, "key.revoke", before.id, before, after)
+            note(connection, actor, "key.revoke", before.id, before, after)
             return after
 
     def key(self, ref: str) -> KeyRecord:
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             return find_key(connection, ref)
 
     def keys(self, *, project: str | None, after: str, limit: int) -> list[KeyRecord]:
         """Of one project or all, revoked ones too."""
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             owner = None if project is None else find_project(connection, project).id
             return catalog.list_keys(connection, project=owner, after=after, limit=limit)
 
     def first_key(self, actor: str) -> str | None:
         """At the very first start: a project and a key to begin with. Its secret, None if there are projects."""
-        with self._change() as connection:
+        with self.change() as connection:
             if catalog.list_projects(connection, limit=1):
                 return None
             project = self._create_project(connection, actor, "default", 1)
@@ -194,18 +194,18 @@ class Control:
 
     def set_quota(self, actor: str, project: str, model: str, limits: Mapping[str, int | None]) -> QuotaRecord:
         """Replace a project's on-demand limits on a model (R25): `tpm`, `rpm`, `concurrency`; None is no limit."""
-        with self._change() as connection:
+        with self.change() as connection:
             owner = find_project(connection, project)
-            self._known_model(model)
+            self.known_model(model)
             before = catalog.find_quota(connection, owner.id, model)
             catalog.put_quota(connection, owner.id, model, check_limits(limits))
             after = catalog.find_quota(connection, owner.id, model)
             assert after is not None
-            _audit(connection, actor, "quota.set", f"{owner.id}/{model}", before, after)
+            note(connection, actor, "quota.set", f"{owner.id}/{model}", before, after)
             return after
 
     def quotas(self, *, project: str | None, after: tuple[str, str], limit: int) -> list[QuotaRecord]:
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             owner = None if project is None else find_project(connection, project).id
             return catalog.list_quotas(connection, project=owner, after=after, limit=limit)
 
@@ -214,34 +214,34 @@ class Control:
 
         Tiers that are not named keep the multipliers of the configuration.
         """
-        self._known_model(model)
+        self.known_model(model)
         words = {tier.word: number for tier, number in zip(TIERS, self._tariffs[model].multipliers, strict=True)}
         for word in tiers:
             if word not in words or word == Tier.RESERVED.word:
                 known = ", ".join(other for other in words if other != Tier.RESERVED.word)
                 raise ControlError("invalid", f"unknown tier {word!r}; priced per token are: {known}", f"tiers.{word}")
         try:
-            with self._change() as connection:
+            with self.change() as connection:
                 return _add_book(connection, actor, model, price, tuple((words | dict(tiers)).values()), "api")
         except PriceError as error:
             raise ControlError("invalid", str(error), error.field) from None
 
     def prices(self) -> list[BookRecord]:
         """The book in force of each model that has one."""
-        with self._store.read() as connection:
-            return [book for name in self._models if (book := catalog.newest_book(connection, name))]
+        with self.store.read() as connection:
+            return [book for name in self.models if (book := catalog.newest_book(connection, name))]
 
     def price_versions(self, model: str, *, before: int | None, limit: int) -> list[BookRecord]:
         """Every version of a model's prices, the newest first."""
-        self._known_model(model)
-        with self._store.read() as connection:
+        self.known_model(model)
+        with self.store.read() as connection:
             return catalog.list_books(connection, model, before=before, limit=limit)
 
     # Reports
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """What was used and what it cost (R36)."""
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             project = None if query.project is None else find_project(connection, query.project).id
             filters = Filters(
                 projects=None if project is None else [project],
@@ -262,36 +262,36 @@ class Control:
 
     def audit(self, *, before: int | None, limit: int) -> list[AuditRecord]:
         """Every change, the newest first."""
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             return catalog.list_audit(connection, before=before, limit=limit)
 
     def note_change(self, actor: str, action: str, target: str, before: Any, after: Any) -> None:
         """Audit a change whose object is not in the database (a replica's slots, tiers, drain)."""
-        with self._store.write() as connection:
-            _audit(connection, actor, action, target, before, after)
+        with self.store.write() as connection:
+            note(connection, actor, action, target, before, after)
 
     # Inside
 
     @contextmanager
-    def _change(self) -> Iterator[Connection]:
+    def change(self) -> Iterator[Connection]:
         """One command's transaction; what it made is published only after its commit."""
         with self._lock:
-            with self._store.write() as connection:
+            with self.store.write() as connection:
                 yield connection
-                snapshot = compile_snapshot(connection, self._master, self._models)
+                snapshot = compile_snapshot(connection, self._master, self.models)
             self.snapshot: Snapshot = snapshot
 
-    def _known_model(self, model: str) -> None:
-        if model not in self._models:
+    def known_model(self, model: str) -> None:
+        if model not in self.models:
             shown = model[:MODEL_CHARS]
-            raise ControlError("not_found", f"no model {shown!r}; there are: {', '.join(self._models)}", "model")
+            raise ControlError("not_found", f"no model {shown!r}; there are: {', '.join(self.models)}", "model")
 
     def _create_project(self, connection: Connection, actor: str, name: str, weight: int) -> ProjectRecord:
         project = ids.new_id(ids.PROJECT)
         values = {"name": free_project_name(connection, name), "weight": check_weight(weight)}
-        catalog.add_project(connection, values | {"id": project, "created_us": _now_us()})
+        catalog.add_project(connection, values | {"id": project, "created_us": now_us()})
         made = find_project(connection, project)
-        _audit(connection, actor, "project.create", project, None, made)
+        note(connection, actor, "project.create", project, None, made)
         return made
 
     def _create_key(
@@ -314,11 +314,11 @@ class Control:
             "allowed_tiers": allowed,
             "tags": check_tags(tags),
             "key_version": self._master.version,
-            "created_us": _now_us(),
+            "created_us": now_us(),
         }
         catalog.add_key(connection, values)
         made = find_key(connection, key)
-        _audit(connection, actor, "key.create", key, None, made)
+        note(connection, actor, "key.create", key, None, made)
         return made, self._master.bearer(key, made.key_version)
 
     def _take_over(self, connection: Connection, model: str, price: Price, multipliers: Sequence[Decimal]) -> None:
@@ -347,24 +347,8 @@ def _add_book(
     compile_book(model, 0, price.kinds(), multipliers)
     before = catalog.newest_book(connection, model)
     prices, tiers = _written(price, multipliers)
-    catalog.add_book(connection, model, prices, tiers, source, _now_us())
+    catalog.add_book(connection, model, prices, tiers, source, now_us())
     after = catalog.newest_book(connection, model)
     assert after is not None
-    _audit(connection, actor, "price.set", model, before, after)
+    note(connection, actor, "price.set", model, before, after)
     return after
-
-
-def _audit(connection: Connection, actor: str, action: str, target: str, before: Any, after: Any) -> None:
-    catalog.add_audit(
-        connection,
-        now_us=_now_us(),
-        actor=actor,
-        action=action,
-        target=target,
-        before=msgspec.to_builtins(before),
-        after=msgspec.to_builtins(after),
-    )
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000

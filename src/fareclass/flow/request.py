@@ -25,7 +25,7 @@ from fareclass.flow.dispatch import Dispatcher
 from fareclass.flow.reply import Reply, Served
 from fareclass.metering.ledger import Ledger, LedgerUnavailable
 from fareclass.metering.pricing import cost
-from fareclass.policy.estimate import Estimator
+from fareclass.policy.estimate import Estimator, burnt
 from fareclass.policy.fields import check_media, upstream_fields
 from fareclass.policy.tiers import Terms, asked, check_allowed
 from fareclass.sched.ticket import Ticket
@@ -192,9 +192,8 @@ class Walk:
     def _release(self, visit: "_Visit", usage: Usage, *, served: bool) -> None:
         """Give slot and hold back, the hold corrected to what was used (R25)."""
         if visit.production is not None and visit.model is not None:
-            used = (
-                usage.input + usage.cache_write_5m + usage.cache_write_1h + usage.output * visit.model.output_burndown
-            )
+            used = usage.input + usage.cache_write_5m + usage.cache_write_1h
+            used += burnt(usage.output, visit.model.burndown.output)
             visit.production.release(used, served=served)
 
     async def _settle(self, visit: "_Visit", refusal: Refusal, reply: Reply | None) -> None:

@@ -21,6 +21,11 @@ _ENTRIES: Final = 10_000
 K = TypeVar("K")
 
 
+def burnt(tokens: int, weight: int) -> int:
+    """What so many tokens count, at a weight in hundredths, in whole tokens (R24)."""
+    return -(-tokens * weight // 100)
+
+
 class Estimator:
     """Bytes per prompt token of each model, and mean output of each project and model.
 
@@ -46,7 +51,7 @@ class Estimator:
     def hold_tokens(self, project: str, model: Model, request: Request, prompt_tokens: int) -> int:
         """What a request takes from its TPM at the start: its prompts, and output × burn-down × width (R25, R49)."""
         output = self.output_tokens(project, model, request.max_tokens)
-        return prompt_tokens + output * model.output_burndown * request.width
+        return prompt_tokens + burnt(output * request.width, model.burndown.output)
 
     def learn(self, project: str, request: Request, usage: Usage) -> None:
         """Take in what a finished request really used; estimates must not be learned from.

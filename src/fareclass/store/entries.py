@@ -84,6 +84,10 @@ def _row(entry: Finished) -> tuple[object, ...]:
         entry.restarts,
         entry.replica,
         entry.longest_gap_ms,
+        entry.workload,
+        entry.spilled,
+        entry.escalated,
+        entry.prefix,
     )
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData()
@@ -58,6 +59,8 @@ keys = Table(
     Column("key_version", Integer, nullable=False),
     _count("created_us"),
     Column("revoked_us", BigInteger),
+    Column("workload", Text),
+    _json("escalation"),
 )
 
 quotas = Table(
@@ -68,7 +71,70 @@ quotas = Table(
     Column("tpm", BigInteger),
     Column("rpm", BigInteger),
     Column("concurrency", BigInteger),
+    Column("priority_permille", BigInteger, nullable=False, server_default="0"),
 )
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("project", Text, ForeignKey("projects.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    _count("pico"),
+    _text("per"),
+)
+"""`key` is empty for the budget of a whole project."""
+
+workloads = Table(
+    "workloads",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _text("shape"),
+    _text("default_tier"),
+    Column("overflow", Text),
+    _json("escalation"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("model"),
+    _count("input_tpm"),
+    _count("output_tpm"),
+    _text("overflow"),
+    _count("starts_us"),
+    Column("ends_us", BigInteger),
+    _json("hours"),
+    _count("minute_pico"),
+    _count("created_us"),
+    Column("cancelled_us", BigInteger),
+    Index("reservations_project_model", "project", "model"),
+)
+"""`minute_pico` is its fee for each minute that it is in force, fixed at its making (R18)."""
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _count("at_us"),
+    _json("state"),
+)
+"""What the gateway knows in memory and must not forget at a restart: levels of buckets, learned estimates."""
+
+cache_entries = Table(
+    "cache_entries",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    _text("project"),
+    _text("model"),
+    _count("tokens"),
+    _count("ttl_s"),
+    _count("expires_us"),
+    _text("replica"),
+    Index("cache_entries_expires", "expires_us"),
+)
+"""Prefixes that callers paid to have cached, by digest alone (R29)."""
 
 price_books = Table(
     "price_books",
@@ -78,6 +144,7 @@ price_books = Table(
     Column("version", Integer, nullable=False),
     _json("prices"),
     _json("multipliers"),
+    Column("reserved", JSON, nullable=False, server_default='["0", "0"]'),
     _text("source"),
     _count("created_us"),
     UniqueConstraint("model", "version", name="price_books_version"),
@@ -128,6 +195,10 @@ ledger = Table(
     _count("restarts"),
     _text("replica"),
     _count("longest_gap_ms"),
+    Column("workload", Text, nullable=False, server_default=""),
+    Column("spilled", Text, nullable=False, server_default=""),
+    Column("escalated", Boolean, nullable=False, server_default=false()),
+    Column("prefix", Text, nullable=False, server_default=""),
     Index("ledger_time", "ended_us"),
     Index("ledger_project_time", "project", "ended_us"),
     Index("ledger_model_time", "model", "ended_us"),

@@ -6,10 +6,10 @@ made of it.
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import structs
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
@@ -26,26 +26,10 @@ from fareclass.flow.pools import Pools
 from fareclass.metering.report import UsageRow
 from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
 from fareclass.wire import admin_types as types
-from fareclass.wire.admin_http import answer, page, path_part, read_body, read_query, refuse
+from fareclass.wire.admin_http import ACTOR, Handler, Operation, answer, page, path_part, read_body, read_query, refuse
 from fareclass.wire.admin_openapi import document
 
 PREFIX = "/admin/v1"
-ACTOR = "admin"
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Operation(NamedTuple):
-    """One command: where it is, what it takes and gives. `many` answers a page of `result`."""
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    result: type
-    body: type | None = None
-    query: type = types.NoQuery
-    many: bool = False
-    status: int = 200
 
 
 def admin_app(control: Control, pools: Pools, admin_key: str, also: Sequence[BaseRoute] = ()) -> Starlette:

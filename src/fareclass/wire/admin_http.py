@@ -1,8 +1,8 @@
 """HTTP as the control plane speaks it: bodies and parameters in, objects, pages and errors out."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -11,10 +11,13 @@ from starlette.responses import Response
 from fareclass.core.limits import ADMIN_BODY_BYTES
 from fareclass.core.outcomes import Refusal
 from fareclass.flow.operator_rules import ControlError
-from fareclass.wire.admin_types import Error, ErrorBody
+from fareclass.wire.admin_types import Error, ErrorBody, NoQuery
 from fareclass.wire.json_checks import decode_object
 
 T = TypeVar("T")
+ACTOR = "admin"
+"""Who the audit says it was: there is one admin key."""
+Handler = Callable[[Request], Awaitable[Response]]
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
@@ -43,6 +46,20 @@ _STATUS = {
     "ambiguous": 409,
     "unavailable": 503,
 }
+
+
+class Operation(NamedTuple):
+    """One command: where it is, what it takes and gives. `many` answers a page of `result`."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    result: type
+    body: type | None = None
+    query: type = NoQuery
+    many: bool = False
+    status: int = 200
 
 
 async def read_body(request: Request, kind: type[T]) -> T:

@@ -1,13 +1,20 @@
 """R25, R49: what a request will take, learned from those before it."""
 
 from fareclass.core.request import Request
-from fareclass.core.snapshot import Key, Model, Project
+from fareclass.core.snapshot import Burndown, Key, Model, Project
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
 from fareclass.policy.estimate import Estimator
 
 KEY = Key(id="k", project=Project(id="p", name="p"), name="k", secret=b"fc_k_x")
-MODEL = Model(name="m", upstream_model="m", created=0, tiers=frozenset(Tier), output_burndown=5, max_tokens_default=512)
+MODEL = Model(
+    name="m",
+    upstream_model="m",
+    created=0,
+    tiers=frozenset(Tier),
+    burndown=Burndown(output=500),
+    max_tokens_default=512,
+)
 
 
 def request(*, prompt_bytes: int = 4000, max_tokens: int | None = None, width: int = 1) -> Request:
