@@ -8,14 +8,18 @@ stream cut, a token lost or told twice, a slot too many) ends up in `faults`.
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from itertools import count
 from typing import Protocol
 
+from bench.estimates import Estimates
 from fareclass.core.tiers import Tier
+from fareclass.core.usage import Usage
+from fareclass.engine.sim_cache import Piece
 from fareclass.engine.sim_replica import Event, Sequence, SimReplica, Speed
-from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
+from fareclass.sched.brain import Brain
+from fareclass.sched.ticket import NOWHERE, Effect, Pause, Refuse, Restart, Start, Ticket
 
 US = 1_000_000
 _REPLICA, _CUT = range(2)
@@ -26,12 +30,13 @@ class Scheduler(Protocol):
 
     @property
     def next_wake(self) -> float | None: ...
+    def claim(self, ticket: Ticket, now: float) -> bool: ...
     def offer(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
     def first_token(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
     def produced(self, ticket: Ticket, tokens: int) -> None: ...
     def sent(self, ticket: Ticket) -> None: ...
     def paused(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
-    def finish(self, ticket: Ticket, now: float, used_tokens: int) -> Seq[Effect]: ...
+    def finish(self, ticket: Ticket, now: float, usage: Usage) -> Seq[Effect]: ...
     def tick(self, now: float) -> Seq[Effect]: ...
 
 
@@ -39,20 +44,41 @@ class Job:
     """One request of a load, and what became of it. Times in microseconds, sizes in tokens.
 
     `delivered` is what its caller has got, `call` the sequence under way on `replica`,
-    `gaps` the silences that pauses made in its stream.
+    `gaps` the silences that pauses made in its stream. `served` is what it was admitted as:
+    not `tier`, where that is reserved and its floor had no room (R21), but `overflow`.
+    One that is not `movable` can't be continued; with `streamed` its first token reaches the caller at once.
     """
 
     __slots__ = (
-        "arrival_us", "call", "called", "delivered", "first_us", "gaps", "last_us", "output",
-        "pauses", "project", "prompt", "refused", "replica", "run_us", "started", "tier", "whole_us",
+        "arrival_us", "cached", "call", "called", "delivered", "first_us", "gaps", "last_us", "max_tokens", "movable", "output",
+        "overflow", "pauses", "pieces", "project", "prompt", "rank", "refused", "replica", "run_us", "sent", "served", "started",
+        "streamed", "tier", "whole_us",
     )  # fmt: skip
 
-    def __init__(self, project: str, tier: Tier, arrival_us: int, prompt: int, output: int) -> None:
+    def __init__(
+        self,
+        project: str,
+        tier: Tier,
+        arrival_us: int,
+        prompt: int,
+        output: int,
+        *,
+        max_tokens: int | None = None,
+        movable: bool = True,
+        streamed: bool = True,
+        overflow: Tier = Tier.DEFAULT,
+    ) -> None:
         self.project = project
         self.tier = tier
         self.arrival_us = arrival_us
         self.prompt = prompt
         self.output = output
+        self.max_tokens = max_tokens
+        self.movable = movable
+        self.streamed = streamed
+        self.overflow = overflow
+        self.served = self.rank = tier
+        self.sent = False
         self.delivered = 0
         self.called = 0
         self.call: Sequence | None = None
@@ -65,6 +91,15 @@ class Job:
         self.gaps: list[int] = []
         self.pauses = 0
         self.started = False
+        self.pieces: tuple[Piece, ...] = ()
+        self.cached = 0
+
+
+class Placing(Protocol):
+    """Who knows what replicas have cached: asked when a job arrives, told where it is sent."""
+
+    def holders(self, job: Job, now_us: int) -> Mapping[str, int]: ...
+    def sent(self, job: Job, now_us: int) -> None: ...
 
 
 class Fleet:
@@ -72,7 +107,7 @@ class Fleet:
 
     `arrivals` come in order of time. `backlog` makes endless batch work; `backlog_waiting`
     of it always stands in line. With `engine_orders` the engines sort what waits inside
-    them by tier.
+    them by tier. With `estimates` reserved jobs claim from their project's floor, else all are taken for inside it.
     """
 
     def __init__(
@@ -85,6 +120,8 @@ class Fleet:
         backlog: Callable[[int], Job] | None = None,
         backlog_waiting: int = 0,
         engine_orders: bool = False,
+        placing: Placing | None = None,
+        estimates: Estimates | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.replicas = [SimReplica(speed) for _ in range(replicas)]
@@ -100,6 +137,8 @@ class Fleet:
         self._backlog = backlog
         self._missing = backlog_waiting
         self._engine_orders = engine_orders
+        self._placing = placing
+        self._estimates = estimates
         self._jobs: dict[Ticket, Job] = {}
         self._tickets: dict[Sequence, Ticket] = {}
         self._running: list[dict[Sequence, Job]] = [{} for _ in self.replicas]
@@ -162,7 +201,9 @@ class Fleet:
             job.called = made
             job.delivered += new
             assert job.call is not None
-            self.scheduler.produced(self._tickets[job.call], new)
+            ticket = self._tickets[job.call]
+            if ticket.streamed:
+                self.scheduler.produced(ticket, new)
             self.delivered_output[job.project] += new
 
     def _settle(self) -> None:
@@ -187,11 +228,43 @@ class Fleet:
             job.tier,
             prompt_tokens=job.prompt,
             hold_tokens=job.prompt + job.output,
-            continuable=True,
+            continuable=job.movable,
+            streamed=job.streamed or job.movable,
             deadline=self.now_us / US + 86_400 if job.tier is Tier.BATCH else None,
+            holders=NOWHERE if self._placing is None else self._placing.holders(job, self.now_us),
         )
         self._jobs[ticket] = job
+        if self._estimates is not None and job.tier is Tier.RESERVED:
+            self._claim(ticket, job, self._estimates)
         self._effects += self.scheduler.offer(ticket, self.now_us / US)
+
+    def _claim(self, ticket: Ticket, job: Job, estimates: Estimates) -> None:
+        ticket.floor_input = 100 * job.prompt
+        ticket.floor_output = estimates.output_tokens(job.project, job.max_tokens)
+        if not self.scheduler.claim(ticket, self.now_us / US):
+            ticket.tier = ticket.rank = job.overflow
+        job.served, job.rank = ticket.tier, ticket.rank
+
+    def fail(self, index: int) -> None:
+        """A replica dies, with all that runs there (R46)."""
+        brain = self.scheduler
+        assert isinstance(brain, Brain)
+        self._look_at(index)
+        self._settle()
+        self._effects += brain.set_replica(str(index), self.now_us / US, up=False)
+        for job in list(self._running[index].values()):
+            ticket = self._leave(job)
+            self._effects += brain.failed(ticket, self.now_us / US)
+            if not ticket.made_tokens:
+                self._forget(job)
+        self._settle()
+
+    def recover(self, index: int) -> None:
+        """A replica is back, as if it had never been away."""
+        brain = self.scheduler
+        assert isinstance(brain, Brain)
+        self._effects += brain.set_replica(str(index), self.now_us / US, up=True)
+        self._settle()
 
     def _perform(self, effect: Effect) -> None:
         job = self._jobs[effect.ticket]
@@ -211,8 +284,11 @@ class Fleet:
             self._refill(job)
         self._look_at(index)
         rank = job.tier if self._engine_orders else 0
-        call = Sequence(ticket.id, job.prompt + job.delivered, job.output - job.delivered, reuses=True, rank=rank)
+        left = job.output - job.delivered
+        call = Sequence(ticket.id, job.prompt + job.delivered, left, reuses=True, rank=rank, pieces=job.pieces)
         job.call, job.called, job.replica = call, 0, index
+        if self._placing is not None:
+            self._placing.sent(job, self.now_us)
         self._tickets[call] = ticket
         self._running[index][call] = job
         self._fault(not self._engine_orders and len(self._running[index]) > self._limit - 2, "more than its slots")
@@ -250,19 +326,27 @@ class Fleet:
     def _restart(self, job: Job) -> None:
         if job.call is None:
             return self._fault(True, "restarted while it does not run")
-        self._fault(job.first_us is not None, "restarted after its caller got a byte")
+        self._fault(job.sent, "restarted after its caller got a byte")
         self._leave(job)
-        self.delivered_output[job.project] -= job.delivered
-        job.delivered = 0
+        self._forget(job)
         self.restarts += 1
         return None
 
+    def _forget(self, job: Job) -> None:
+        """What it made so far came to nothing."""
+        self.delivered_output[job.project] -= job.delivered
+        job.delivered = 0
+        if job.first_us is not None:
+            self.delivered_prompt[job.project] -= job.prompt
+            job.first_us = None
+
     def _refuse(self, job: Job, refusal: Refuse) -> None:
-        self._fault(job.first_us is not None, "a stream was cut")
+        self._fault(job.sent, "a stream was cut")
         self._fault(job.call is not None, "refused while it runs")
         self._fault(job.tier is Tier.BATCH, "batch was refused")
         job.refused = refusal
         del self._jobs[refusal.ticket]
+        self._effects += self.scheduler.finish(refusal.ticket, self.now_us / US, Usage())
 
     def _leave(self, job: Job) -> Ticket:
         """Its call is given up."""
@@ -284,25 +368,33 @@ class Fleet:
         if not event.finished:
             self._first_token(job, ticket, event)
             return
+        if not ticket.streamed:
+            self.scheduler.produced(ticket, job.output)
         job.whole_us = job.last_us = event.at_us
         self._fault(job.delivered != job.output or ticket.made_tokens != job.output, "an answer is not whole")
         del self._running[index][event.sequence]
         del self._tickets[event.sequence]
         del self._jobs[ticket]
         job.call = None
-        self._effects += self.scheduler.finish(ticket, self.now_us / US, job.prompt + job.output)
+        if self._estimates is not None:
+            self._estimates.learn(job.project, job.output)
+        self._effects += self.scheduler.finish(ticket, self.now_us / US, Usage(input=job.prompt, output=job.output))
 
     def _first_token(self, job: Job, ticket: Ticket, event: Event) -> None:
         if job.first_us is None:
             job.first_us = event.at_us
             job.run_us = event.sequence.admitted_us
+            job.cached = event.sequence.cached
             self.delivered_prompt[job.project] += job.prompt
             if self._engine_orders:
                 self._refill(job)
         else:
             job.gaps.append(event.at_us - job.last_us)
-        self.scheduler.sent(ticket)
-        self._effects += self.scheduler.first_token(ticket, self.now_us / US)
+        if job.streamed:
+            job.sent = True
+            self.scheduler.sent(ticket)
+        if ticket.streamed:
+            self._effects += self.scheduler.first_token(ticket, self.now_us / US)
 
     def _fault(self, wrong: bool, what: str) -> None:
         if wrong:

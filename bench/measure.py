@@ -5,6 +5,7 @@ from collections.abc import Sequence as Seq
 from math import isnan
 from typing import NamedTuple
 
+from bench.estimates import Estimates
 from bench.fleet import US, Fleet, Job, Scheduler
 from bench.loads import SPEED, work_s
 from fareclass.core.tiers import TIERS, Tier
@@ -67,12 +68,20 @@ def measure(
     warm_s: int,
     backlog: Callable[[int], Job] | None = None,
     engine_orders: bool = False,
+    estimates: Estimates | None = None,
     progress: Callable[[float], None],
 ) -> Run:
-    """Run a load on a fleet for `seconds`, of which the first `warm_s` don't count."""
+    """Run a load on a fleet for `seconds`, of which the first `warm_s` don't count. Requests are seen by served tier."""
     waiting = 4 * SPEED.limit * replicas if backlog is not None else 0
     fleet = Fleet(
-        scheduler, replicas, SPEED, jobs, backlog=backlog, backlog_waiting=waiting, engine_orders=engine_orders
+        scheduler,
+        replicas,
+        SPEED,
+        jobs,
+        backlog=backlog,
+        backlog_waiting=waiting,
+        engine_orders=engine_orders,
+        estimates=estimates,
     )
     fleet.run(warm_s * US)
     before = _tokens(fleet)
@@ -85,7 +94,7 @@ def measure(
     useful, replica_s = work_s(useful_prompt, useful_output), replicas * (seconds - warm_s)
     counted = [job for job in fleet.jobs if job.arrival_us >= warm_s * US or job.tier is Tier.BATCH]
     return Run(
-        tiers={tier: _seen([job for job in counted if job.tier is tier], fleet.now_us) for tier in TIERS},
+        tiers={tier: _seen([job for job in counted if job.served is tier], fleet.now_us) for tier in TIERS},
         work=useful / replica_s,
         output_s=useful_output / replica_s,
         thrown_away=1 - useful / work_s(prompt, output),

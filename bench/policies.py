@@ -5,14 +5,24 @@ from collections import deque
 from collections.abc import Mapping
 
 from fareclass.core.outcomes import Outcome
+from fareclass.core.snapshot import Capacity
 from fareclass.core.tiers import DEFAULT_POLICIES, TIERS, Tier, TierPolicy
+from fareclass.core.usage import Usage
 from fareclass.sched.brain import Brain
 from fareclass.sched.ticket import Effect, Refuse, Start, Ticket
 
 
-def brain(replicas: int, slots: int, policies: Mapping[Tier, TierPolicy] = DEFAULT_POLICIES) -> Brain:
+def brain(
+    replicas: int,
+    slots: int,
+    policies: Mapping[Tier, TierPolicy] = DEFAULT_POLICIES,
+    *,
+    kind: type[Brain] = Brain,
+    capacity: Capacity | None = None,
+    headroom: int | None = None,
+) -> Brain:
     """The real one, over replicas that can continue an answer and keep a cut prompt."""
-    made = Brain(policies)
+    made = kind(policies, capacity=capacity, headroom=headroom)
     for number in range(replicas):
         made.add_replica(str(number), slots, 0.0)
         made.set_replica(str(number), 0.0, continuable=True, recompute_tokens=16, keeps_cut=True)
@@ -28,6 +38,9 @@ class Simple:
         self._free = [(-slots, number) for number in range(replicas)]
         self._where: dict[Ticket, int] = {}
         self._lines: list[deque[Ticket]] = [deque() for _ in TIERS]
+
+    def claim(self, ticket: Ticket, now: float) -> bool:
+        return True  # it knows no floors
 
     def offer(self, ticket: Ticket, now: float) -> list[Effect]:
         ticket.arrival = now
@@ -49,8 +62,10 @@ class Simple:
     def tick(self, now: float) -> list[Effect]:
         return []
 
-    def finish(self, ticket: Ticket, now: float, used_tokens: int) -> list[Effect]:
-        number = self._where.pop(ticket)
+    def finish(self, ticket: Ticket, now: float, usage: Usage) -> list[Effect]:
+        number = self._where.pop(ticket, None)
+        if number is None:
+            return []  # it was refused
         at = next(i for i, (_, other) in enumerate(self._free) if other == number)
         self._free[at] = (self._free[at][0] - 1, number)
         heapq.heapify(self._free)

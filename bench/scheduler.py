@@ -31,6 +31,7 @@ from bench.loads import SLOTS
 from bench.machine import heading
 from bench.measure import percentile
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
+from fareclass.core.usage import Usage
 from fareclass.sched.ticket import Effect, Pause, Refuse, Start, State, Ticket
 
 WAITING = (1_000, 10_000, 100_000)
@@ -93,7 +94,7 @@ class Pool:
     def finish_one(self) -> None:
         """A running call ends."""
         ticket = self._draw_running()
-        self._pass(lambda now: self.brain.finish(ticket, now, 300))
+        self._pass(lambda now: self.brain.finish(ticket, now, Usage(output=300)))
 
     def _draw_running(self) -> Ticket:
         while True:

@@ -2,11 +2,12 @@
 
 import typer
 
-from fareclass.cli import admin, check, engine, local, usage
+from fareclass.cli import admin, budget, check, engine, local, reservation, usage, workload
 
 _HELP = """Service tiers for LLM inference: a gateway that gives every request a fare class.
 
-`fareclass serve` starts one; `project`, `key`, `quota`, `price`, `pool` and `usage` speak to it while it runs.
+`fareclass serve` starts one; `project`, `key`, `quota`, `budget`, `price`, `pool`, `reservation`, `workload` and `usage`
+speak to it while it runs.
 
 From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY.
 """
@@ -20,7 +21,7 @@ def main() -> None:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for module in (local, check, engine, admin, usage):
+    for module in (local, check, engine, admin, budget, reservation, workload, usage):
         module.register(program)
     program()
 

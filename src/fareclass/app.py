@@ -3,8 +3,8 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import aiohttp
@@ -18,7 +18,7 @@ from fareclass import config as settings
 from fareclass.config import Config
 from fareclass.core.snapshot import Burndown, Capacity, Model
 from fareclass.core.tiers import TIERS
-from fareclass.engine.base import Engine, EngineFailed
+from fareclass.engine.base import Engine, EngineFailed, EngineRefused
 from fareclass.engine.local import LocalEngine
 from fareclass.engine.model_file import ModelUnavailableError, fetch_default_model
 from fareclass.engine.openai_http import HttpEngine
@@ -26,13 +26,23 @@ from fareclass.engine.sim_replica import Speed
 from fareclass.engine.simulated import SimulatedEngine
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.dispatch import Berth, Dispatcher
+from fareclass.flow.escalations import DAY_US, Escalations
 from fareclass.flow.fleet import Fleet
+from fareclass.flow.keeper import Keeper
+from fareclass.flow.levels import Estimates, Levels
+from fareclass.flow.prompt_cache import PromptCaches
+from fareclass.flow.purse import Purses
 from fareclass.flow.request import Walk
+from fareclass.flow.reserved import Standing
+from fareclass.flow.spending import Spending
 from fareclass.metering.ledger import Ledger
 from fareclass.metering.pricing import PriceError
+from fareclass.policy.budgets import Budgets
+from fareclass.policy.escalation import Escalator
 from fareclass.policy.estimate import Estimator
 from fareclass.store import StoreError
 from fareclass.store.database import Store
+from fareclass.store.entries import escalated_cost
 from fareclass.store.fingerprints import open_master_key
 from fareclass.telemetry import LedgerState, Telemetry
 from fareclass.wire.admin import admin_app
@@ -92,27 +102,52 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     store = Store(config.store, config.store_password.value if config.store_password else None)
     stack.callback(store.close)
     await asyncio.to_thread(store.claim)
+    since_us = time.time_ns() // 1000  # what the ledger has before that is not ours
     ledger = Ledger(store)
     stack.push_async_callback(ledger.close)
     await asyncio.to_thread(store.upgrade)
     master = await asyncio.to_thread(open_master_key, config.master_key_file, store)
     models = _models(config)
     tariffs = {
-        name: Tariff(price=model.price, multipliers=config.multipliers(name)) for name, model in config.models.items()
+        name: Tariff(price=model.price, multipliers=config.multipliers(name), reserved=model.reserved_price)
+        for name, model in config.models.items()
     }
     control = await asyncio.to_thread(Control, store, master, models, tariffs)
     project_key = await asyncio.to_thread(control.first_key, settings.__name__)
-    dispatchers = await _pools(config, step, stack)
+    dispatchers = await _pools(config, models, step, stack)
     fleet = Fleet(dispatchers)
     telemetry = Telemetry(
         {name: model.burndown.output for name, model in models.items()},
         fleet.states,
         lambda: LedgerState(pending=ledger.pending, dropped=ledger.dropped),
     )
-    walk = Walk(lambda: control.snapshot, dispatchers, Estimator(), ledger, telemetry.observe)
+    estimator = Estimator()
+    escalations = Escalations(await asyncio.to_thread(_escalator, store), estimator)
+    caches = PromptCaches(master.cache_key(), models)
+    keeper = Keeper(store, [Levels(dispatchers), Estimates(estimator), caches])
+    stack.push_async_callback(keeper.close)
+    await keeper.open()
+    standing = Standing(lambda: control.snapshot, dispatchers)
+    following = asyncio.create_task(standing.run())
+    stack.callback(following.cancel)
+    budgets = Budgets(since_us)
+    spending = await asyncio.to_thread(Spending, control, budgets)
+    walk = Walk(
+        lambda: control.snapshot,
+        dispatchers,
+        standing,
+        escalations,
+        caches,
+        Purses(budgets, estimator),
+        estimator,
+        ledger,
+        telemetry.observe,
+    )
     stack.push_async_callback(walk.close)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
-    admin = admin_app(control, fleet, admin_key, also=[_metrics(telemetry, None if config.loopback else admin_key)])
+    admin = admin_app(
+        control, spending, fleet, admin_key, also=[_metrics(telemetry, None if config.loopback else admin_key)]
+    )
 
     def ready() -> str | None:
         return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
@@ -122,6 +157,13 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     if project_key is not None:
         first = FirstKeys(admin=None if config.admin_key else admin_key, project=project_key)
     return System(asgi, first, ready, stack)
+
+
+def _escalator(store: Store) -> Escalator:
+    """With what escalated requests have cost today already (R40)."""
+    today = time.time_ns() // 1000 // DAY_US
+    with store.read() as connection:
+        return Escalator(today, escalated_cost(connection, today * DAY_US))
 
 
 def _models(config: Config) -> Mapping[str, Model]:
@@ -157,21 +199,52 @@ def _context_tokens(model: settings.Model) -> int | None:
     return model.context_tokens
 
 
-async def _pools(config: Config, step: Step, stack: AsyncExitStack) -> dict[str, Dispatcher]:
+async def _pools(
+    config: Config, models: Mapping[str, Model], step: Step, stack: AsyncExitStack
+) -> dict[str, Dispatcher]:
+    session = _session(stack)
+    dispatchers = {}
+    for name, model in config.models.items():
+        berths = await _berths(name, model, session, step, stack)
+        dispatchers[name] = Dispatcher(models[name], berths, config.policies())
+        stack.push_async_callback(dispatchers[name].close)
+    step("Looking at the engines")
+    await asyncio.gather(*(dispatcher.open() for dispatcher in dispatchers.values()))
+    return dispatchers
+
+
+@asynccontextmanager
+async def engines(config: Config, model: str, step: Step) -> AsyncIterator[Sequence[Berth]]:
+    """The replicas of one model alone: no database, no scheduler, no gateway.
+
+    Raises:
+        StartError: an engine can't be started, or fails what is done with it meanwhile.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            berths = await _berths(model, config.models[model], _session(stack), step, stack)
+            for berth in berths:
+                stack.push_async_callback(berth.engine.close)
+            yield berths
+    except* (ModelUnavailableError, EngineFailed, EngineRefused) as errors:
+        raise StartError("; ".join(dict.fromkeys(map(str, _leaves(errors))))) from None
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _session(stack: AsyncExitStack) -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),  # what one caller's answer sets must not go out with another's request
         auto_decompress=False,
     )
     stack.push_async_callback(session.close)
-    dispatchers = {}
-    for name, model in config.models.items():
-        berths = await _berths(name, model, session, step, stack)
-        dispatchers[name] = Dispatcher(name, berths, config.policies())
-        stack.push_async_callback(dispatchers[name].close)
-    step("Looking at the engines")
-    await asyncio.gather(*(dispatcher.open() for dispatcher in dispatchers.values()))
-    return dispatchers
+    return session
 
 
 async def _berths(

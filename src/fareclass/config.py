@@ -24,12 +24,13 @@ from fareclass.config_schema import (
     Model,
     Price,
     Replica,
+    ReservedPrice,
     SimulatedEngine,
     TierSettings,
     Tls,
 )
 from fareclass.core.limits import PRICE_USD
-from fareclass.core.money import per_token
+from fareclass.core.money import per_reserved_minute, per_token
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import KINDS
 
@@ -41,6 +42,7 @@ __all__ = [
     "Model",
     "Price",
     "Replica",
+    "ReservedPrice",
     "Secret",
     "SimulatedEngine",
     "TierSettings",
@@ -105,6 +107,8 @@ def _mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]:
         yield from _tier_mistakes(path, model)
         if known(model.price, model.tier_prices, config.tiers) and model.price is not None:
             yield from _price_mistakes(f"{path}.price", model.price, config.multipliers(name))
+        if known(model.reserved_price) and model.reserved_price is not None:
+            yield from _fee_mistakes(f"{path}.reserved_price", model.reserved_price)
 
 
 def _listen_mistakes(config: Config) -> Iterator[tuple[str, str]]:
@@ -199,6 +203,15 @@ def _unpayable(price: Decimal, factor: Decimal) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _fee_mistakes(path: str, price: ReservedPrice) -> Iterator[tuple[str, str]]:
+    """A reservation's fee accrues per minute, exactly (R34)."""
+    for side, amount in asdict(price).items():
+        try:
+            per_reserved_minute(given(amount, Decimal(0)))
+        except ValueError as error:
+            yield f"{path}.{side}", str(error)
 
 
 def _words(tiers: Iterable[Tier]) -> str:

@@ -100,6 +100,13 @@ Usd = Annotated[
         lambda amount: _is_amount(amount, limits.PRICE_USD),
     ),
 ]
+HourlyUsd = Annotated[
+    Decimal,
+    must_be(
+        f"USD an hour from 0 to {limits.RESERVED_PRICE_USD}, such as 0.021, of at most {limits.AMOUNT_DECIMALS} decimals",
+        lambda amount: _is_amount(amount, limits.RESERVED_PRICE_USD),
+    ),
+]
 Multiplier = Annotated[
     Decimal,
     must_be(
@@ -210,8 +217,8 @@ class Price(Struct, frozen=True, kw_only=True):
 class ReservedPrice(Struct, frozen=True, kw_only=True):
     """USD an hour for each 1,000 tokens a minute of a reservation's floor (R33)."""
 
-    input: Usd
-    output: Usd
+    input: HourlyUsd
+    output: HourlyUsd
 
 
 class Capacity(Struct, frozen=True, kw_only=True):

@@ -43,7 +43,8 @@ _Labels = tuple[str, Tier, Tier, str]
 class PoolState(Struct, frozen=True, kw_only=True):
     """One model's pool at the moment of a scrape. `slots` and `up` are by replica, `queued` and `running` by tier.
 
-    `floor_starts` and `guard_starts` count the exceptions to the strict order (R7).
+    `floor_starts` and `guard_starts` count the exceptions to the strict order (R7). `kept_share` is what of the
+    floors in force the replicas that are up can keep (R23).
     """
 
     model: str
@@ -53,6 +54,8 @@ class PoolState(Struct, frozen=True, kw_only=True):
     up: Mapping[str, bool]
     floor_starts: int
     guard_starts: int
+    kept_share: float = 1.0
+    headroom_slots: int = 0
 
 
 class LedgerState(Struct, frozen=True, kw_only=True):
@@ -197,14 +200,18 @@ def _counters(rows: _Rows) -> Iterator[Metric]:
         "fareclass_requests", "Requests by how they ended (R6)", labels=(*_LABELS, "outcome")
     )
     tokens = CounterMetricFamily("fareclass_tokens", "Tokens used, by kind", labels=(*_LABELS, "kind"))
+    spilled = CounterMetricFamily("fareclass_spilled", "Reserved requests beyond their floor (R21)", labels=_LABELS)
     for labels, series in rows:
         for outcome, count in zip(_OUTCOMES, series.outcomes, strict=True):
             if count:
                 requests.add_metric((*labels, outcome.value), count)
         for kind, count in zip(KINDS, series.tokens, strict=True):
             tokens.add_metric((*labels, kind), count)
+        if labels[1] == Tier.RESERVED.word != labels[2]:
+            spilled.add_metric(labels, sum(series.outcomes))
     yield requests
     yield tokens
+    yield spilled
     plain: tuple[tuple[str, str, Callable[[_Series], int]], ...] = (
         ("invocations", "Requests whose answer came whole", lambda one: one.count((Outcome.COMPLETED,))),
         ("throttled", "Refused for a quota or budget of their own (429)", lambda one: one.count((Outcome.THROTTLED,))),
@@ -248,7 +255,17 @@ def _of_pools(pools: list[PoolState]) -> Iterator[Metric]:
     exceptions = CounterMetricFamily(
         "fareclass_out_of_order_starts", "Starts ahead of a better tier in line (R7)", labels=("model", "reason")
     )
+    kept = GaugeMetricFamily(
+        "fareclass_floor_kept_share",
+        "Share of all floors that the replicas which are up can keep (R23)",
+        labels=("model",),
+    )
+    headroom = GaugeMetricFamily(
+        "fareclass_headroom_slots", "Slots kept free of work that can't be moved (R10)", labels=("model",)
+    )
     for pool in pools:
+        kept.add_metric((pool.model,), pool.kept_share)
+        headroom.add_metric((pool.model,), pool.headroom_slots)
         for tier in TIERS:
             queued.add_metric((pool.model, tier.word), pool.queued.get(tier, 0))
             running.add_metric((pool.model, tier.word), pool.running.get(tier, 0))
@@ -257,7 +274,7 @@ def _of_pools(pools: list[PoolState]) -> Iterator[Metric]:
             up.add_metric((pool.model, replica), int(pool.up.get(replica, False)))
         exceptions.add_metric((pool.model, "floor"), pool.floor_starts)
         exceptions.add_metric((pool.model, "gap_guard"), pool.guard_starts)
-    yield from (queued, running, slots, up, exceptions)
+    yield from (queued, running, slots, up, exceptions, kept, headroom)
 
 
 def _of_ledger(ledger: LedgerState) -> Iterator[Metric]:

@@ -35,9 +35,9 @@ PRICE = {"input": "0.1", "output": "0.4"}
 FACTORS = {"priority": 1.75, "default": 1.0, "flex": 0.5}
 
 
-def cost(tier: str, prompt: int, output: int) -> int:
-    """What a request costs by R33 and the prices above."""
-    return round((prompt * INPUT_PICO + output * OUTPUT_PICO) * FACTORS[tier])
+def cost(tier: str, prompt: int, output: int, cached: int = 0) -> int:
+    """What a request costs by R32, R33 and the prices above; `cached` tokens of the prompt were read from a cache."""
+    return round(((prompt - cached) * INPUT_PICO + cached * INPUT_PICO // 10 + output * OUTPUT_PICO) * FACTORS[tier])
 
 
 def behind(*urls: str, slots: int = 4, **more: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Gateway:
         made: dict[str, Any] = (await self.admin.post("/keys", json=body)).raise_for_status().json()
         return made
 
-    async def limit(self, project: str = "default", **limits: int) -> None:
+    async def limit(self, project: str = "default", **limits: float) -> None:
         """Set a project's quota."""
         (await self.admin.put(f"/quotas/{project}/{MODEL}", json=limits)).raise_for_status()
 

@@ -357,11 +357,15 @@ async def test_the_real_engine_killed_in_mid_stream_comes_back_and_goes_on(start
     assert goes_on.done and goes_on.text == unbroken["choices"][0]["message"]["content"]
     assert len({chunk["id"] for chunk in goes_on.chunks}) == 1
     prompt = unbroken["usage"]["prompt_tokens"]
-    assert goes_on.chunks[-1]["usage"] == {**unbroken["usage"], "prompt_tokens": prompt}
+    details = {"cached_tokens": prompt - 1, "cache_write_tokens": 0}
+    assert goes_on.chunks[-1]["usage"] == {**unbroken["usage"], "prompt_tokens_details": details}
     rows = await gateway.recorded(3)
     assert [row["outcome"] for row in rows] == ["completed", "completed", "upstream_failed"]
-    assert rows[1]["cost_pico"] == cost("default", prompt, 40) == rows[0]["cost_pico"]
-    assert rows[2]["cost_pico"] == cost("default", rows[2]["input"], rows[2]["output"])
+    assert rows[0]["cost_pico"] == cost("default", prompt, 40)
+    assert rows[1]["cost_pico"] == cost("default", prompt, 40, cached=prompt - 1), "read once, before the engine died"
+    assert rows[2]["cost_pico"] == cost(
+        "default", rows[2]["input"] + rows[2]["cache_read"], rows[2]["output"], rows[2]["cache_read"]
+    )
     assert 5 <= rows[2]["output"] < 40
     (again,) = process.engines()
     assert again.pid != engine.pid

@@ -137,11 +137,21 @@ async def test_usage_is_what_the_callers_were_told_times_the_prices(pair, launch
     await asyncio.gather(*(stream.task for stream in flex_streams))
     told = [(answer["service_tier"], answer["usage"]) for answer in answers]
     told += [("flex", stream.chunks[-1]["usage"]) for stream in flex_streams]
-    expected = sum(cost(tier, usage["prompt_tokens"], usage["completion_tokens"]) for tier, usage in told)
+    expected = sum(
+        cost(
+            tier,
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+            usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+        )
+        for tier, usage in told
+    )
     rows = await gateway.recorded(len(told) + 1)
     assert len(rows) == len(told) + 1 and sum(row["pauses"] for row in rows) > 0
     (cut,) = [row for row in rows if row["outcome"] == "cancelled"]
-    assert cut["output"] >= len(leaver.chunks) and cut["cost_pico"] == cost("priority", cut["input"], cut["output"])
+    assert cut["output"] >= len(leaver.chunks) and cut["cost_pico"] == cost(
+        "priority", cut["input"] + cut["cache_read"], cut["output"], cut["cache_read"]
+    )
     assert await bill(gateway) == expected + cut["cost_pico"]
     report = (await gateway.admin.get("/usage", params={"by": "model"})).json()["data"]
     assert {row["served_tier"] for row in report} == set(FACTORS) and {row["model"] for row in report} == {MODEL}

@@ -25,8 +25,9 @@ async def test_r1_r4_an_answer_on_each_tier(real, tier):
     assert answer.usage.prompt_tokens > 10 and answer.usage.completion_tokens == 6
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 6
     row = next(row for row in real.rows() if row["id"] == raw.headers["x-request-id"])
-    assert (row["served_tier"], row["input"], row["output"]) == (tier, answer.usage.prompt_tokens, 6)
-    assert row["cost_pico"] == cost(tier, answer.usage.prompt_tokens, 6)
+    assert (row["served_tier"], row["input"] + row["cache_read"], row["output"]) == (tier, answer.usage.prompt_tokens, 6)
+    assert row["cache_read"] == answer.usage.prompt_tokens_details.cached_tokens
+    assert row["cost_pico"] == cost(tier, answer.usage.prompt_tokens, 6, row["cache_read"])
 
 
 @pytest.mark.parametrize("tier", ["priority", "default", "flex"])
@@ -158,13 +159,15 @@ async def test_models_are_listed(real):
 
 
 async def test_r31_a_second_project_finds_nothing_of_the_first_ones_prompt(real):
-    """Nor does the same project, until there is an index of its own prompts."""
+    """Neither in what it is billed nor in what the engine reused; the first one finds its own."""
     other = await real.new_key(project="a stranger")
     body = chat(messages=[{"role": "user", "content": "Which flag has a maple leaf on it, and why?"}])
     for client in (real.http, real.caller(other["secret"])):
         usage = (await client.post("/chat/completions", json=body)).raise_for_status().json()["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] == 0
         assert usage["prompt_tokens"] > 10
+    usage = (await real.http.post("/chat/completions", json=body)).raise_for_status().json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
 
 
 async def test_embeddings_pass_through(upstream, gateway):

@@ -10,10 +10,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from fareclass.core.prefix import Block
 from fareclass.engine.base import Call, Prompt
 from fareclass.engine.local import LocalEngine
 from fareclass.engine.model_file import fetch_default_model
 from fareclass.engine.openai_http import HttpEngine, Timeouts
+from fareclass.policy.caching import read_prefix
 
 DIE = "die"
 HANG = "hang"
@@ -104,11 +106,23 @@ def chat(
     beginning: str = "",
     said: str = "",
     made: int = 0,
+    id: str = "request",
+    salt: str = "project",
     **fields: Any,
 ) -> Prompt:
+    """A request of one project; calls with the same id are of one answer."""
     body = {"messages": [{"role": "user", "content": question}], "temperature": 0, **fields}
     return Prompt(
-        path="/chat/completions", body=body, stream=stream, rank=2, beginning=beginning, said=said, made_tokens=made
+        path="/chat/completions",
+        body=body,
+        stream=stream,
+        rank=2,
+        beginning=beginning,
+        said=said,
+        made_tokens=made,
+        id=id,
+        salt=salt,
+        prefix=read_prefix(b"key", salt.encode(), [Block(question.encode(), len(question))]),
     )
 
 

@@ -114,15 +114,17 @@ async def test_a_caller_who_hangs_up_in_mid_prefill_frees_its_slot(local):
 
 
 async def test_a_second_project_finds_nothing_of_the_first_ones_prompt(local):
-    """R31: the same prompt again is computed again."""
+    """R31: the same prompt, asked by others, is computed again each time; asked by its own project it is not."""
     question = "What is the capital of the country whose flag is a maple leaf?"
-    for _ in range(2):
-        _, usage = await say(local, chat(question, max_tokens=2))
+    for project in ("one", "two", "three"):
+        _, usage = await say(local, chat(question, max_tokens=2, salt=project))
         assert usage.cache_read == 0
-    call = await local.open(chat(question, stream=False, max_tokens=2))
+    call = await local.open(chat(question, stream=False, max_tokens=2, salt="four"))
     await call.body()
     await call.close()
     assert call.usage.cache_read == 0
+    _, usage = await say(local, chat(question, max_tokens=2, salt="four"))
+    assert usage.input == 1
 
 
 async def test_nothing_private_of_the_engine_reaches_the_caller(local):
@@ -175,8 +177,8 @@ async def test_an_engine_that_dies_fails_its_calls_and_is_started_again():
             await collect(call)
         await eventually(engine.healthy, 20)
         assert engine.pid != first
-        for _ in range(2):
-            _, usage = await say(engine, chat("Name three rivers.", max_tokens=1))
+        for project in ("one", "two"):
+            _, usage = await say(engine, chat("Name three rivers.", max_tokens=1, salt=project))
             assert usage.cache_read == 0, "R31 holds before it was probed, too"
         second = engine.pid
         await engine.close()

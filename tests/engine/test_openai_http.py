@@ -256,13 +256,14 @@ async def test_embeddings_pass_as_they_are(fake, engine):
     await call.close()
 
 
-async def test_a_static_server_is_found_not_continuable_with_one_question(fake, engine):
-    """R11: continuing is found out, not assumed."""
+async def test_a_static_server_is_found_not_continuable_with_few_questions(fake, engine):
+    """R11, R30: continuing is found out, not assumed, by one question; what it tells of a cache by two."""
     fake.pieces = [llama(b'{"content":"Hello!"}'), llama(b"{}", finish=b'"stop"'), b"data: [DONE]\n\n"]
     traits = await engine.probe()
     assert not traits.continuable
     assert (traits.flavour, traits.has_tokenizer, traits.honours_priority) == ("openai", False, None)
-    assert len(fake.seen) == 1
+    assert (traits.caches, traits.tells_cached, traits.isolation) == (None, False, "none")
+    assert len(fake.seen) == 3
 
 
 async def test_vllm_gets_its_own_words_and_the_rank(fake, engine):

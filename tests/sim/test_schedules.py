@@ -38,7 +38,19 @@ def play(seeds: Iterable[int], steps: int) -> Counter[str]:
 def play_chunk(chunk: int) -> None:
     seen = play(range(chunk * SCHEDULES_PER_CHUNK, (chunk + 1) * SCHEDULES_PER_CHUNK), STEPS)
     # The dice must reach every kind of decision, or the test proves nothing.
-    for kind in ("start", "pause", "restart", "throttled", "shed", "expired", "upstream_failed", "invalid"):
+    for kind in (
+        "reserved",
+        "spilled",
+        "headroom",
+        "start",
+        "pause",
+        "restart",
+        "throttled",
+        "shed",
+        "expired",
+        "upstream_failed",
+        "invalid",
+    ):
         assert seen[kind] > 10, (kind, seen)
 
 

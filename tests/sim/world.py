@@ -7,19 +7,22 @@ checks the brain's books against its own, kept the slow and simple way.
 import random
 from collections import Counter, deque
 
-from fareclass.core.limits import GATE_TOKENS
-from fareclass.core.snapshot import Quota
+from fareclass.core.capacity import load_micro, max_load_micro
+from fareclass.core.outcomes import Outcome
+from fareclass.core.snapshot import Capacity, Quota
 from fareclass.core.tiers import DEFAULT_POLICIES, TIERS, Tier
+from fareclass.core.usage import Usage
 from fareclass.sched.brain import Brain
-from fareclass.sched.replica import Replica
+from fareclass.sched.reserves import Floor
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
+from tests.sim.fluid import Fluid
+from tests.sim.invariants import QUEUE_LIMIT, Invariants
 
-QUEUE_LIMIT = 40
-LINE_STATES = (State.WAITING, State.PAUSED)
-SLOT_STATES = (State.RUNNING, State.LEAVING)
+PROMPT = 7
+"""What the prompt of every answer turns out to be, in tokens."""
 
 
-class World:
+class World(Invariants):
     """One random schedule."""
 
     def __init__(self, seed: int) -> None:
@@ -36,7 +39,13 @@ class World:
             )
             for tier, policy in DEFAULT_POLICIES.items()
         }
-        self.brain = Brain(policies)
+        self.capacity = Capacity(input_tpm=60_000, output_tpm=6_000)
+        self.brain = Brain(policies, capacity=self.capacity, headroom=self.dice.choice([None, None, 2]))
+        self.floors: dict[str, Floor] = {}
+        self.fluids: dict[str, tuple[Fluid, Fluid]] = {}
+        self.left: dict[str, int] = {}
+        self.share = 1_000_000
+        self.fixed_starts = 0
         self.policies = policies
         self.tickets: list[Ticket] = []
         self.ended: Counter[str] = Counter()
@@ -44,11 +53,11 @@ class World:
         self.must_pause: set[Ticket] = set()
         self.made: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.level = 20_000 * 60_000_000
+        self.levels = {"tpm": 20_000 * 60_000_000, "shared": 14_000 * 60_000_000}
         self.level_at_us = int(self.now * 1e6)
         self.pending: deque[Effect] = deque()
         self.busy = False
-        self.quota = Quota(tpm=20_000, rpm=600, concurrency=12)
+        self.quota = Quota(tpm=20_000, priority_tpm=6_000, rpm=600, concurrency=12)
         for number in range(self.dice.randint(1, 4)):
             tiers = [Tier.RESERVED, Tier.PRIORITY] if number and self.dice.random() < 0.2 else None
             self.do(self.brain.add_replica(f"r{number}", self.dice.choice([1, 2, 4, 8]), self.now, tiers=tiers))
@@ -61,14 +70,17 @@ class World:
                     recompute_tokens=self.dice.choice([1, 128, 1000]),
                 )
             )
+        if self.dice.random() < 0.7:
+            self.reserve()
 
     # -- playing
 
     def step(self) -> None:
         """One random event, with every invariant checked after it."""
-        self.now += self.dice.choice([0.0, 0.001, 0.05, 0.3, 2.0, 12.0])
+        self.now += 4_000.0 if self.dice.random() < 0.002 else self.dice.choice([0.0, 0.001, 0.05, 0.3, 2.0, 12.0])
+        self.fixed_starts = 0
         moves = [self.offer, self.offer, self.offer, self.token, self.token, self.end, self.cut, self.cut, self.tick]
-        rare = [self.cancel, self.fail, self.operate, self.fix]
+        rare = [self.cancel, self.fail, self.operate, self.fix, self.reserve]
         self.dice.choice(rare if self.dice.random() < 0.15 else moves)()
         self.check()
 
@@ -86,13 +98,63 @@ class World:
             streamed=self.dice.random() < 0.8,
             size_bytes=self.dice.choice([100, 10_000]),
             deadline=self.now + 600 if tier is Tier.BATCH else None,
+            floor_input=100 * self.dice.choice([1, 200, 2_000]),
+            floor_output=self.dice.choice([0, 5, 50]),
         )
+        if tier is Tier.RESERVED and self.floors and not self.claim(ticket):
+            return
         self.tickets.append(ticket)
         quota = self.quota if ticket.project == "a" else None
         effects = self.brain.offer(ticket, self.now, quota)
         if ticket.held:
-            self.fill(-ticket.hold_tokens)
+            self.fill(-ticket.hold_tokens, ticket.tier)
         self.do(effects)
+
+    def claim(self, ticket: Ticket) -> bool:
+        """R20, R21: inside the floor it is reserved, whatever the load; beyond it, it overflows or is refused."""
+        sides = self.fluids.get(ticket.project) if ticket.project in self.floors else None
+        if sides is not None:
+            for side in sides:
+                side.pass_time(self.now)
+        fits = sides is not None and sides[0].fits(ticket.floor_input) and sides[1].fits(ticket.floor_output * 100)
+        assert self.brain.claim(ticket, self.now) is fits, f"{ticket.project}'s floor has room: {fits} (R20, R22)"
+        self.reasons["reserved" if fits else "spilled"] += 1
+        if sides is not None and fits:
+            sides[0].draw(ticket.id, ticket.floor_input)
+            sides[1].draw(ticket.id, ticket.floor_output * 100)
+            self.left[ticket.id] = ticket.floor_output
+            assert ticket.tier is Tier.RESERVED and ticket.rank in (Tier.RESERVED, Tier.PRIORITY)
+            return True
+        ticket.tier = ticket.rank = self.dice.choice([Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX])
+        return self.dice.random() < 0.9
+
+    def reserve(self) -> None:
+        """Reservations begin, change and end (R18)."""
+        projects = self.dice.sample("abcd", self.dice.randint(0, 3))
+        self.settle_floors()
+        self.floors = {
+            project: Floor(self.dice.choice([0, 1_000, 8_000]), self.dice.choice([100, 500])) for project in projects
+        }
+        self.do(self.brain.set_floors(self.floors, self.now))
+        for project, floor in self.floors.items():
+            if project not in self.fluids:
+                self.fluids[project] = (Fluid(floor.input_tpm, self.now), Fluid(floor.output_tpm, self.now))
+        self.settle_floors()
+
+    def settle_floors(self) -> None:
+        """The books follow the clock, and the share of the floors that the open replicas can keep (R23)."""
+        replicas = self.brain.replicas.values()
+        able = sum(r.slots for r in replicas if r.open and (r.tiers is None or Tier.RESERVED in r.tiers))
+        sums = [sum(side) for side in zip(*self.floors.values(), strict=True)] or [0, 0]
+        sold = load_micro(sums[0], sums[1], self.capacity, sum(r.slots for r in replicas))
+        if not sold:
+            self.share = 1_000_000
+        elif able:
+            self.share = min(1_000_000, max_load_micro(able) * 1_000_000 // sold)
+        for project, floor in self.floors.items():
+            for side, tpm in zip(self.fluids.get(project, ()), floor, strict=False):
+                side.pass_time(self.now)
+                side.resize(tpm * 100 * self.share // 1_000_000)
 
     def token(self) -> None:
         ticket = self.pick(self.calls)
@@ -106,8 +168,17 @@ class World:
         count = self.dice.choice([1, 1, 7])
         self.made[ticket.id] += count
         self.brain.produced(ticket, count)
+        if ticket.id in self.left:
+            self.overrun(ticket, count)
         if ticket.streamed and self.dice.random() < 0.8:
             self.brain.sent(ticket)
+
+    def overrun(self, ticket: Ticket, count: int) -> None:
+        """What it makes beyond its hold is charged as it is made (R20); what a restart threw away stays so till the end."""
+        self.left[ticket.id] -= count
+        if self.left[ticket.id] < 0:
+            self.fluids[ticket.project][1].draw(ticket.id, -100 * self.left[ticket.id])
+            self.left[ticket.id] = 0
 
     def end(self) -> None:
         ticket = self.pick(self.calls)
@@ -125,23 +196,31 @@ class World:
         self.must_pause.discard(ticket)
         self.ended[ticket.id] += 1
         self.settle(ticket, used)
-        self.do(self.brain.finish(ticket, self.now, used))
+        self.do(self.brain.finish(ticket, self.now, Usage(output=used)))
 
     def settle(self, ticket: Ticket, used: int) -> None:
         """What was billed is what was made for the caller, and the hold becomes exactly that (R6, R25)."""
         assert ticket.made_tokens == self.made[ticket.id], "the scheduler counts other tokens than were made"
         held = ticket.held
-        self.do(self.brain.finish(ticket, self.now, used))
+        usage = Usage(input=PROMPT, output=used) if used else Usage()
+        if self.left.pop(ticket.id, None) is not None:
+            for side, spent in zip(self.fluids[ticket.project], (usage.input, usage.output), strict=True):
+                side.pass_time(self.now)
+                side.settle(ticket.id, 100 * spent)
+        self.do(self.brain.finish(ticket, self.now, usage))
         if held:
-            self.fill(ticket.hold_tokens - used)
+            self.fill(ticket.hold_tokens - usage.input - usage.output, ticket.tier)
 
-    def fill(self, tokens: int) -> None:
-        """The project's TPM bucket, kept beside the brain's in exact units."""
-        now_us, full = int(self.now * 1e6), 20_000 * 60_000_000
-        self.level = min(full, self.level + 20_000 * (now_us - self.level_at_us))
+    def fill(self, tokens: int, tier: Tier) -> None:
+        """The project's TPM buckets, kept beside the brain's in exact units; priority has nothing to do with the second."""
+        now_us = int(self.now * 1e6)
+        for name, rate in (("tpm", 20_000), ("shared", 14_000)):
+            full = rate * 60_000_000
+            level = min(full, self.levels[name] + rate * (now_us - self.level_at_us))
+            if name == "tpm" or tier > Tier.PRIORITY:
+                level = min(full, level + tokens * 60_000_000)
+            self.levels[name] = level
         self.level_at_us = now_us
-        self.level += tokens * 60_000_000
-        self.level = min(full, self.level)
 
     def cut(self) -> None:
         ticket = self.pick(self.must_pause)
@@ -176,6 +255,7 @@ class World:
             self.do(self.brain.set_replica(name, self.now, draining=self.dice.random() < 0.3))
         else:
             self.do(self.brain.set_replica(name, self.now, slots=self.dice.choice([1, 2, 4, 8])))
+        self.settle_floors()
 
     def tick(self) -> None:
         wake = self.brain.next_wake
@@ -187,9 +267,12 @@ class World:
         """Let everything that is left run to its end: nothing may be stuck."""
         for name in self.brain.replicas:
             self.do(self.brain.set_replica(name, self.now, up=True, draining=False, slots=8))
+            self.settle_floors()
             self.do(self.brain.set_tiers(name, None, self.now))
+            self.settle_floors()
         for _ in range(20_000):
             if not any(ticket.state is not State.GONE for ticket in self.tickets):
+                assert not any(side.drawn for sides in self.fluids.values() for side in sides), "a hold leaked (R20)"
                 return
             if self.must_pause:
                 self.cut()
@@ -227,6 +310,7 @@ class World:
                 assert replica.continuable or not ticket.made_tokens, "it can't go on there (R11)"
                 self.calls[ticket] = effect.replica
                 self.reasons["start"] += 1
+                self.fixed_starts += ticket.fixed
             case Pause():
                 assert ticket in self.calls
                 assert ticket.continuable
@@ -241,98 +325,11 @@ class World:
             case Refuse():
                 assert ticket not in self.calls
                 self.reasons[effect.outcome.value] += 1
+                if ticket.tier is Tier.RESERVED:
+                    assert effect.outcome is not Outcome.THROTTLED, "reserved work knows no quota (R22, R25)"
+                    assert effect.outcome is not Outcome.SHED or not self.can_serve(ticket), "shed for load (R22)"
                 self.ended[ticket.id] += 1
                 self.settle(ticket, self.made[ticket.id])
 
-    # -- the invariants
-
-    def check(self) -> None:
-        brain = self.brain
-        in_line = [ticket for ticket in self.tickets if ticket.line is not None]
-        for ticket in self.tickets:
-            assert (ticket.line is not None) == (ticket.state in LINE_STATES), ticket
-            assert (ticket.replica is not None) == (ticket.state in SLOT_STATES), ticket
-            assert (ticket in self.calls) == (ticket.state in SLOT_STATES), ticket
-            assert self.ended[ticket.id] == (ticket.state is State.GONE), (
-                f"{ticket} ended {self.ended[ticket.id]} times"
-            )
-            if ticket.state is State.WAITING:
-                assert ticket.timer is not None, f"{ticket} would wait for ever (R14)"
-        for line, _ in brain.lines.order:
-            mine = [ticket for ticket in in_line if ticket.line is line]
-            assert line.waiting == len(mine)
-            assert line.width == sum(ticket.width for ticket in mine)
-            assert line.size_bytes == sum(ticket.size_bytes for ticket in mine)
-            assert line.waiting <= QUEUE_LIMIT + 8 * len(brain.replicas) + 8
-        for replica in brain.replicas.values():
-            self.check_replica(replica)
-        for rank in TIERS:
-            assert set(brain._roomy[rank]) == {r for r in brain.replicas.values() if r.room[rank]}
-            assert brain._movable[rank] == sum(len(replica.movable[rank]) for replica in brain.replicas.values())
-        leaving = [ticket for ticket in self.tickets if ticket.state is State.LEAVING]
-        assert brain._leaving == sum(ticket.width for ticket in leaving)
-        assert set(leaving) == self.must_pause
-        account = brain.admission._accounts.get("a")
-        held = [ticket for ticket in self.tickets if ticket.project == "a" and ticket.state is not State.GONE]
-        if account is not None:
-            assert account.active == sum(ticket.width for ticket in held), "a hold leaked (R25)"
-            assert account.active <= 12
-            assert account.tpm is not None
-            self.fill(0)
-            account.tpm.refill(int(self.now * 1e6))
-            assert account.tpm.tokens == self.level // 60_000_000, "quota and usage differ (R25)"
-        self.check_work_conserving(in_line)
-
-    def check_replica(self, replica: Replica) -> None:
-        mine = [ticket for ticket in self.tickets if ticket.replica == replica.id]
-        assert set(replica.running) == set(mine)
-        assert replica.width == sum(ticket.width for ticket in mine)
-        assert replica.backlog == sum(ticket.pending_tokens for ticket in replica.prefilling)
-        for rank in TIERS:
-            assert replica.by_rank[rank] == sum(ticket.width for ticket in mine if ticket.rank is rank)
-            assert replica.room[rank] == self.room(replica, rank), (replica.id, rank)
-
-    def room(self, replica: Replica, rank: Tier) -> int:
-        """R9, the slow way."""
-        if not replica.open:
-            return 0
-        limit = replica.slots
-        if rank >= Tier.DEFAULT:
-            for ticket in self.tickets:
-                if ticket.replica == replica.id and ticket.rank < rank:
-                    share = self.policies[ticket.rank].max_batch * replica.slots
-                    limit = min(limit, max(1, -int(-share // 1)))
-        return max(0, limit - replica.width)
-
-    def check_work_conserving(self, in_line: list[Ticket]) -> None:
-        """R12: no slot stays free while the first of a line may start on it, but for the gate and a wait for home."""
-        gated_ahead = False
-        for line, _ in self.brain.lines.order:
-            able = []
-            for ticket in self.heads([t for t in in_line if t.line is line]):
-                for replica in self.brain.replicas.values():
-                    if not replica.suits(ticket) or (not ticket.roams and ticket.home not in (None, replica.id)):
-                        continue
-                    rank = Tier.PRIORITY if ticket.guarded else ticket.rank
-                    if self.room(replica, rank) < ticket.width:
-                        continue
-                    own = replica.pending_tokens(ticket)
-                    if ticket.rank == Tier.RESERVED or not replica.backlog or replica.backlog + own <= GATE_TOKENS:
-                        able.append((ticket, replica.id))
-                    else:
-                        gated_ahead = True
-            # A long prompt that waits for the gate keeps one replica free of whoever is behind it (R52).
-            assert gated_ahead or not able, f"may start and does not: {able} (R12)"
-
-    def heads(self, tickets: list[Ticket]) -> list[Ticket]:
-        """Who may be next: the oldest put back (per home), and each project's first."""
-        firsts = []
-        for home in (None, *self.brain.replicas):
-            back = [t for t in tickets if not t.fresh and (t.roams if home is None else not t.roams and t.home == home)]
-            if back:
-                firsts.append(min(back, key=lambda t: (t.arrival, t.seq)))
-        for project in "abcd":
-            fresh = [t for t in tickets if t.fresh and t.project == project]
-            if fresh:
-                firsts.append(min(fresh, key=lambda t: (t.deadline or 0 if t.tier is Tier.BATCH else 0, t.seq)))
-        return firsts
+    def can_serve(self, ticket: Ticket) -> bool:
+        return any(r.open and r.slots >= ticket.width and r.admits(ticket) for r in self.brain.replicas.values())

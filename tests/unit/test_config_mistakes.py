@@ -81,7 +81,7 @@ def test_nothing_is_said_that_rests_on_what_could_not_be_read(write):
         ("burndown: {outputs: 1}", "models.m.burndown.outputs"),
         ("capacity: {input_tpm: 0, output_tpm: 1}", "models.m.capacity.input_tpm: must be a whole number, at least 1"),
         ("capacity: {input_tpm: 1}", "models.m.capacity.output_tpm"),
-        ("reserved_price: {input: 1}", "models.m.reserved_price.output"),
+        ("reserved_price: {input: 0.6}", "models.m.reserved_price.output"),
         ("cache: {min_tokens: 0}", "models.m.cache.min_tokens"),
         ("headroom: -1", "models.m.headroom"),
         ("max_tokens_default: 1048577", "at most 1048576"),

@@ -17,7 +17,7 @@ from fareclass.telemetry import JsonFormatter, LedgerState, PoolState, Telemetry
 
 POOL = PoolState(
     model="m", queued={Tier.FLEX: 3}, running={Tier.DEFAULT: 5}, slots={"replica-1": 8}, up={"replica-1": True},
-    floor_starts=7, guard_starts=2,
+    floor_starts=7, guard_starts=2, kept_share=0.5, headroom_slots=6,
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def finished(**fields) -> Finished:
 
 @pytest.fixture
 def telemetry():
-    return Telemetry({"m": 3}, lambda: [POOL], lambda: LedgerState(pending=11, dropped=4))
+    return Telemetry({"m": 300}, lambda: [POOL], lambda: LedgerState(pending=11, dropped=4))
 
 
 def samples(telemetry: Telemetry, name: str, **labels: str) -> list[float]:
@@ -43,6 +43,17 @@ def samples(telemetry: Telemetry, name: str, **labels: str) -> list[float]:
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     ]
+
+
+def test_requests_beyond_their_floor_and_floors_that_shrink_are_seen(telemetry):
+    """R21, R23."""
+    telemetry.observe(finished(requested_tier=Tier.RESERVED, served_tier=Tier.FLEX))
+    telemetry.observe(finished(requested_tier=Tier.RESERVED, served_tier=Tier.RESERVED))
+    telemetry.observe(finished(requested_tier=Tier.DEFAULT, served_tier=Tier.PRIORITY))
+    assert samples(telemetry, "fareclass_spilled_total") == [1]
+    assert samples(telemetry, "fareclass_spilled_total", resolved_service_tier="flex", project="p") == [1]
+    assert samples(telemetry, "fareclass_floor_kept_share", model="m") == [0.5]
+    assert samples(telemetry, "fareclass_headroom_slots", model="m") == [6]
 
 
 def test_a_request_is_counted_under_its_model_tiers_and_project(telemetry):

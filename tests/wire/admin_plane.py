@@ -1,5 +1,6 @@
 """A control plane for tests: real database, real commands, over HTTP without a socket."""
 
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -7,16 +8,19 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from fareclass.config import Price
-from fareclass.core.snapshot import Model
+from fareclass.config import Price, ReservedPrice
+from fareclass.core.snapshot import Capacity, Model
 from fareclass.core.tiers import TIERS
 from fareclass.flow.control import Control, Tariff
+from fareclass.flow.spending import Spending
+from fareclass.policy.budgets import Budgets
 from fareclass.store.database import Store
 from fareclass.store.fingerprints import open_master_key
 from fareclass.wire.admin import admin_app
 
 FACTORS = tuple(Decimal(text) for text in ("1", "1.75", "1", "0.5", "0.5"))
 MODELS = ("smollm2", "meta-llama/Llama-3")
+CAPACITY = Capacity(input_tpm=80_000, output_tpm=8_000)
 ADMIN_KEY = "fc_admin_test"
 
 
@@ -45,16 +49,24 @@ class OnePool:
         return self.replica
 
 
-def make_control(store: Store, folder: Path, price: Price | None = None) -> Control:
-    """What `app` makes of a configuration with two models, the first with this price."""
+def make_control(
+    store: Store, folder: Path, price: Price | None = None, reserved: ReservedPrice | None = None
+) -> Control:
+    """What `app` makes of a configuration with two models, the first with these prices and a known capacity."""
     made = dict.fromkeys(MODELS, None) | {MODELS[0]: price}
     return Control(
         store,
         open_master_key(folder / "keys" / "master.key", store),
-        {name: Model(name=name, upstream_model=name, created=0, tiers=frozenset(TIERS)) for name in MODELS},
-        {name: Tariff(price=given, multipliers=FACTORS) for name, given in made.items()},
+        {
+            name: Model(name=name, upstream_model=name, created=0, tiers=frozenset(TIERS), capacity=capacity)
+            for name, capacity in zip(MODELS, (CAPACITY, None), strict=True)
+        },
+        {
+            name: Tariff(price=given, multipliers=FACTORS, reserved=reserved if name == MODELS[0] else None)
+            for name, given in made.items()
+        },
     )
 
 
 def make_app(control: Control) -> Starlette:
-    return admin_app(control, OnePool(), ADMIN_KEY)
+    return admin_app(control, Spending(control, Budgets(time.time_ns() // 1000)), OnePool(), ADMIN_KEY)

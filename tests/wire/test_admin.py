@@ -255,6 +255,7 @@ async def test_a_quota_is_replaced_as_a_whole(admin: httpx.AsyncClient, control:
         "tpm": None,
         "rpm": None,
         "concurrency": 0,
+        "priority_share": "0",
     }
     quota = control.snapshot.quotas[at]
     assert (quota.tpm, quota.rpm, quota.concurrency) == (None, None, 0)

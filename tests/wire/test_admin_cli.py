@@ -18,7 +18,7 @@ import typer
 import uvicorn
 from typer.testing import CliRunner
 
-from fareclass.cli import admin, check, engine, local, usage
+from fareclass.cli import admin, budget, check, engine, local, reservation, usage, workload
 from fareclass.core.tiers import TIERS
 from fareclass.store.database import Store
 from tests.e2e import gateway
@@ -26,7 +26,7 @@ from tests.wire.admin_plane import ADMIN_KEY, make_app, make_control
 
 DATA = Path(__file__).parents[1] / "data"
 NARROW = {"COLUMNS": "80"}
-WIDE = {"COLUMNS": "200"}
+WIDE = {"COLUMNS": "220"}
 NO_TERMINAL = {"COLUMNS": None}
 
 
@@ -49,7 +49,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def program() -> typer.Typer:
     made = typer.Typer()
-    for module in (admin, usage, local, check, engine):
+    for module in (admin, budget, reservation, usage, workload, local, check, engine):
         module.register(made)
     return made
 
@@ -100,11 +100,27 @@ def test_a_tenant_from_nothing(program: typer.Typer, url: str) -> None:
         "1000",
         "-",
         "-",
+        "0",
     ]
     assert cells(run(program, url, "price", "show").splitlines()[1])[2:] == ["0.6", "2.4", "0.06", "2", "1", "0.5"]
     run(program, url, "key", "revoke", "ci")
     assert json.loads(run(program, url, "key", "list", "--json"))[0]["revoked_at"]
     assert run(program, url, "usage").strip() == "none"
+
+
+def test_r26_a_budget_from_the_command_line(program: typer.Typer, url: str) -> None:
+    """R26: of a project, of a key of it; shown, and lifted."""
+    run(program, url, "project", "create", "a")
+    run(program, url, "key", "create", "a", "ci")
+    made = shown(run(program, url, "budget", "set", "a", "--usd", "12.50", "--per", "day"))
+    assert (made["key"], made["usd"], made["per"], made["left"], made["spent"]) == ("all", "12.5", "day", "12.5", "0")
+    assert shown(run(program, url, "budget", "set", "a", "--key", "ci", "--usd", "1"))["per"] == "month"
+    rows = run(program, url, "budget", "show", "--project", "a", env=WIDE).splitlines()
+    assert [cells(row)[:3] for row in rows[1:]] == [["a", "all", "12.5"], ["a", "ci", "1"]]
+    assert "--usd: must be an amount" in refusal(program, url, "budget", "set", "a", "--usd", "-1")
+    assert "no key 'x'" in refusal(program, url, "budget", "clear", "a", "--key", "x")
+    run(program, url, "budget", "clear", "a", "--key", "ci")
+    assert json.loads(run(program, url, "budget", "show", "--json"))[0]["key_name"] is None
 
 
 def test_a_secret_is_printed_whole(program: typer.Typer, url: str) -> None:
@@ -158,16 +174,37 @@ def test_a_table_fits_the_terminal_and_breaks_nothing(program: typer.Typer, url:
     headings = cells(narrow[0])
     assert headings == ["NAME", "PROJECT", "TIER"]
     assert [cells(line) for line in narrow[1:3]] == [[key["name"], key["project_name"], "default"] for key in keys]
-    assert narrow[3].startswith("No room for REVOKED, ALLOWED, TAGS, CREATED, ID: --json")
+    assert narrow[3].startswith("No room for REVOKED, ALLOWED, TAGS, WORKLOAD, ESCALATION, CREATED, ID: --json")
     for env in (WIDE, NO_TERMINAL):
         lines = run(program, url, "key", "list", env=env).splitlines()
         assert [cells(line)[-1] for line in lines] == ["ID", *(key["id"] for key in keys)]
 
 
+def test_r40_r41_a_workload_and_a_rule_as_typed(program: typer.Typer, url: str) -> None:
+    run(program, url, "project", "create", "a")
+    rule = "to=priority,for_s=60,after_throttles=2,usd_per_day=5.50"
+    run(program, url, "workload", "set", "chat", "--shape", "steady", "--tier", "flex", "--escalate", rule)
+    made = shown(run(program, url, "key", "create", "a", "ci", "--workload", "chat"))
+    assert (made["tier"], made["workload"], made["escalation"]) == ("(chat)", "chat", "-")
+    own = shown(run(program, url, "key", "update", "ci", "--escalate", rule, "--workload", "none"))
+    assert (own["tier"], own["workload"]) == ("default", "-")
+    assert (
+        own["escalation"].startswith("to=priority,for_s=60,after_throttles=2,")
+        and "usd_per_day=5.5" in own["escalation"]
+    )
+    assert shown(run(program, url, "key", "update", "ci", "--escalate", "none"))["escalation"] == "-"
+    said = refusal(program, url, "key", "update", "ci", "--escalate", "to=priority,for_s=soon,after_throttles=2")
+    assert said == "--escalate for_s: must be a whole number"
+    assert "no workload 'x'" in refusal(program, url, "key", "update", "ci", "--workload", "x")
+    assert "NAME=VALUE" in refusal(program, url, "key", "update", "ci", "--escalate", "priority")
+    run(program, url, "workload", "delete", "chat")
+    assert run(program, url, "workload", "list").strip() == "none"
+
+
 def test_one_object_is_aligned(program: typer.Typer, url: str) -> None:
     run(program, url, "price", "set", "smollm2", "--input", "0.6", "--output", "2.4")
     lines = run(program, url, "price", "show", "smollm2", env=WIDE).splitlines()
-    assert cells(lines[0])[-2:] == ["WRITE-5M", "WRITE-1H"]
+    assert cells(lines[0])[-2:] == ["RESERVED-IN", "RESERVED-OUT"]
     one = run(program, url, "price", "set", "smollm2", "--input", "1", "--output", "2").splitlines()
     assert len({len(line) - len(line.split(None, 1)[1]) for line in one}) == 1
 
@@ -318,21 +355,27 @@ def test_every_command_teaches_by_an_example(program: typer.Typer) -> None:
 def test_every_example_works(program: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the help, against the fleet of the README."""
     price = {"input": "0.60", "output": "2.40"}
-    fleet = {"models": {"demo-70b": {"engine": {"kind": "simulated", "replicas": 4}, "price": price}}}
+    capacity = {"input_tpm": 4_000_000, "output_tpm": 100_000}
+    model = {"engine": {"kind": "simulated", "replicas": 4}, "price": price, "capacity": capacity}
+    fleet = {"models": {"demo-70b": model}}
     process = gateway.Process(tmp_path, fleet)
     monkeypatch.chdir(tmp_path)
     try:
         done = [words[0] for words, example in commands(program) if try_out(program, process.url, words, example)]
     finally:
         process.close()
-    assert set(done) == {"check", "db", "key", "pool", "price", "project", "quota", "usage"}
+    assert set(done) == {"budget", "check", "db", "key", "pool", "price", "project", "quota", "reservation", "usage", "workload"}
 
 
 def try_out(program: typer.Typer, url: str, words: list[str], example: str) -> bool:
     """Run it, unless it would start something that stays."""
     if words[0] in {"serve", "engine"}:
         return False
-    return bool(run(program, url, *shlex.split(example), env={"FARECLASS_ADMIN_KEY": gateway.ADMIN_KEY}))
+    ours = {"FARECLASS_ADMIN_KEY": gateway.ADMIN_KEY}
+    if "rsv_0123" in example:
+        made = json.loads(run(program, url, "reservation", "list", "--json", env=ours))
+        example = example.replace("rsv_0123", made[0]["id"])
+    return bool(run(program, url, *shlex.split(example), env=ours))
 
 
 def test_a_client_does_not_load_the_server() -> None:
@@ -354,4 +397,4 @@ def test_the_database_is_upgraded_by_hand(program: typer.Typer, tmp_path: Path) 
     nowhere = {"FARECLASS_STORE": "sqlite:////proc/nowhere/f.db"}
     said = run(program, "", "db", "current", "--config", str(config), ok=False, env=nowhere)
     assert "/proc/nowhere/f.db can't be made" in said
-    assert run(program, "", "db", "upgrade", "--config", str(config)).startswith("database: 0001, this version: 0001")
+    assert run(program, "", "db", "upgrade", "--config", str(config)).startswith("database: 0002, this version: 0002")

@@ -7,6 +7,7 @@ import typer
 
 from fareclass.cli.control_client import DEFAULT_URL, Json, Url, call, given, listed, pages, parse_pairs
 from fareclass.cli.output import show, show_one
+from fareclass.cli.workload import Escalate, rule
 from fareclass.core.tiers import TIERS
 
 _ALL = "all"
@@ -19,10 +20,19 @@ _KEY = {
     "revoked_at": "REVOKED",
     "allowed_tiers": "ALLOWED",
     "tags": "TAGS",
+    "workload": "WORKLOAD",
+    "escalation": "ESCALATION",
     "created": "CREATED",
     "id": "ID",
 }
-_QUOTA = {"project_name": "PROJECT", "model": "MODEL", "tpm": "TPM", "rpm": "RPM", "concurrency": "CONCURRENT"}
+_QUOTA = {
+    "project_name": "PROJECT",
+    "model": "MODEL",
+    "tpm": "TPM",
+    "rpm": "RPM",
+    "concurrency": "CONCURRENT",
+    "priority_share": "FOR-PRIORITY",
+}
 _PRICE = {
     "model": "MODEL",
     "version": "VERSION",
@@ -36,6 +46,8 @@ _PRICE = {
     "source": "SET-BY",
     "cache_write_5m": "WRITE-5M",
     "cache_write_1h": "WRITE-1H",
+    "reserved_input": "RESERVED-IN",
+    "reserved_output": "RESERVED-OUT",
 }
 _REPLICA = {"id": "REPLICA", "state": "STATE", "slots": "SLOTS", "running": "RUNNING", "tiers": "TIERS"}
 
@@ -55,6 +67,12 @@ Allow = Annotated[
 Tag = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="A tag, kept with every request; repeat. `none`: no tag."),
+]
+
+
+Workload = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The workload that it is for: what the key has not of its own. `none`: none."),
 ]
 
 
@@ -116,6 +134,8 @@ def key_create(
     tier: Tier = None,
     allow: Allow = None,
     tag: Tag = None,
+    workload: Workload = None,
+    escalate: Escalate = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
@@ -127,7 +147,7 @@ def key_create(
 
     Example: fareclass key create search-team nightly --allow flex
     """
-    body = {"project": project, "name": name, **_terms(tier, allow, tag)}
+    body = {"project": project, "name": name, **_terms(tier, allow, tag, workload, escalate)}
     made = call(url, "POST", ["keys"], body)
     show_one(made if as_json else _key(made), _KEY | {"secret": "SECRET"}, as_json=as_json)
 
@@ -147,6 +167,8 @@ def key_update(
     tier: Tier = None,
     allow: Allow = None,
     tag: Tag = None,
+    workload: Workload = None,
+    escalate: Escalate = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
@@ -154,7 +176,7 @@ def key_update(
 
     Example: fareclass key update nightly --allow all --tag none
     """
-    changed = call(url, "PATCH", ["keys", key], given(name=name) | _terms(tier, allow, tag))
+    changed = call(url, "PATCH", ["keys", key], given(name=name) | _terms(tier, allow, tag, workload, escalate))
     show_one(changed if as_json else _key(changed), _KEY, as_json=as_json)
 
 
@@ -173,6 +195,9 @@ def quota_set(
     tpm: Annotated[int | None, typer.Option(help="Tokens a minute.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
+    priority_share: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Of the TPM, kept for priority: such as 0.25.")
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
@@ -180,7 +205,7 @@ def quota_set(
 
     Example: fareclass quota set search-team demo-70b --tpm 100000
     """
-    body = given(tpm=tpm, rpm=rpm, concurrency=concurrency)
+    body = given(tpm=tpm, rpm=rpm, concurrency=concurrency, priority_share=priority_share)
     show_one(call(url, "PUT", ["quotas", project, model], body), _QUOTA, as_json=as_json)
 
 
@@ -199,6 +224,12 @@ def price_set(
     cache_read: Annotated[str | None, typer.Option(help="USD; 0.1 x input unless set.")] = None,
     cache_write_5m: Annotated[str | None, typer.Option(help="USD; 1.25 x input unless set.")] = None,
     cache_write_1h: Annotated[str | None, typer.Option(help="USD; 2 x input unless set.")] = None,
+    reserved_input: Annotated[
+        str | None, typer.Option(help="USD an hour for 1,000 reserved input tokens a minute; stays unless set.")
+    ] = None,
+    reserved_output: Annotated[
+        str | None, typer.Option(help="USD an hour for 1,000 reserved output tokens a minute.")
+    ] = None,
     tier: Annotated[
         list[str] | None,
         typer.Option(metavar="TIER=FACTOR", help="Such as priority=2; repeat. Unless set: as the configuration says."),
@@ -216,6 +247,8 @@ def price_set(
         cache_read=cache_read,
         cache_write_5m=cache_write_5m,
         cache_write_1h=cache_write_1h,
+        reserved_input=reserved_input,
+        reserved_output=reserved_output,
         tiers=parse_pairs(tier or [], "--tier"),
     )
     made = call(url, "PUT", ["prices", model], body)
@@ -284,13 +317,19 @@ def pool_set(
     _change(model, replica, given(slots=slots, tiers=tiers or None), url, as_json=as_json)
 
 
-def _terms(tier: str | None, allow: list[str] | None, tag: list[str] | None) -> dict[str, Any]:
+def _terms(
+    tier: str | None, allow: list[str] | None, tag: list[str] | None, workload: str | None, escalate: str | None
+) -> dict[str, Any]:
     """Fields of a key as its options say; those of options that were not given are absent."""
     fields: dict[str, Any] = given(default_tier=tier)
     if allow:
         fields["allowed_tiers"] = None if allow == [_ALL] else allow
     if tag:
         fields["tags"] = {} if tag == [_NONE] else parse_pairs(tag, "--tag")
+    if workload:
+        fields["workload"] = None if workload == _NONE else workload
+    if escalate:
+        fields["escalation"] = rule(escalate)
     return fields
 
 
@@ -300,7 +339,8 @@ def _change(model: str, replica: str, body: Mapping[str, Any], url: str, *, as_j
 
 
 def _key(key: Mapping[str, Any]) -> dict[str, Any]:
-    return {**key, "allowed_tiers": key["allowed_tiers"] or _ALL}
+    tier = key["default_tier"] or f"({key['workload']})"
+    return {**key, "default_tier": tier, "allowed_tiers": key["allowed_tiers"] or _ALL}
 
 
 def _book(book: Mapping[str, Any]) -> dict[str, Any]:

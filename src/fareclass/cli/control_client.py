@@ -4,6 +4,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -21,9 +22,17 @@ _NO_PROXY = MappingProxyType(dict.fromkeys(("all://127.0.0.1", "all://[::1]", "a
 """What is on this machine is spoken to directly, whatever HTTP_PROXY says: a proxy would see the admin key."""
 _TIMEOUT_S = 30.0
 _KEY = re.compile(r"[!-~]+")
-_ARGUMENTS = ("project", "key", "name", "model", "replica")
+_ARGUMENTS = ("project", "key", "name", "model", "replica", "workload", "reservation")
 """Fields that stand without an option; what is said of them names them."""
-_OPTIONS = {"default_tier": "--tier", "allowed_tiers": "--allow", "tags": "--tag", "tiers": "--tier"}
+_OPTIONS = {
+    "default_tier": "--tier",
+    "allowed_tiers": "--allow",
+    "tags": "--tag",
+    "tiers": "--tier",
+    "escalation": "--escalate",
+    "starts_at": "--from",
+    "ends_at": "--until",
+}
 """Fields whose options have other names."""
 
 
@@ -98,6 +107,17 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def parse_moment(text: str, option: str) -> str:
+    """A day or moment that was typed, of UTC unless it names a zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            "must be such as 2026-11-01 or 2026-11-01T12:00:00", param_hint=f"'{option}'"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
 def _page(url: str, path: Sequence[str], params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
     answer = call(url, "GET", path, params=params)
     if not isinstance(answer.get("data"), list):
@@ -105,8 +125,8 @@ def _page(url: str, path: Sequence[str], params: Mapping[str, Any]) -> tuple[lis
     return answer["data"], answer.get("next")
 
 
-def _in_options(code: str, message: str, field: str | None) -> str:
-    """A refusal in the words of the command line."""
+def _in_options(code: str, message: str, field: str | None, **_more: object) -> str:
+    """A refusal in the words of the command line; what it holds for programs is in its sentence too."""
     if code == "unauthenticated":
         return "the gateway does not take this admin key: set FARECLASS_ADMIN_KEY to the gateway's own"
     root, *inner = re.split(r"[.\[]", field or "name", maxsplit=1)

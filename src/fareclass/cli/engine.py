@@ -50,6 +50,7 @@ def register(program: typer.Typer) -> None:
             threads=usable_cores(),
             api_key=secrets.token_urlsafe(32),
             parent=os.getpid(),
+            folder=None,
         )
         raise typer.Exit(_run(settings))
 

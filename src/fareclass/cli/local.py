@@ -1,4 +1,4 @@
-"""`fareclass serve` and `fareclass db`: commands that work on the gateway's own machine.
+"""`fareclass serve`, `fareclass bench` and `fareclass db`: commands that work on the gateway's own machine.
 
 What they need is imported when one of them runs, so that no client waits for a server to load.
 """
@@ -18,6 +18,10 @@ def register(program: typer.Typer) -> None:
     group.command()(upgrade)
     group.command()(current)
     program.add_typer(group, name="db")
+    bench = typer.Typer(help="Measure what an engine can do. Needs no running gateway.", no_args_is_help=True)
+    bench.command()(capacity)
+    bench.callback()(_bench)  # a group of one command would be that command
+    program.add_typer(bench, name="bench")
 
 
 def serve(config: Config = None) -> None:
@@ -52,3 +56,23 @@ def current(config: Config = None) -> None:
     from fareclass.cli import db
 
     db.current(config)
+
+
+def _bench() -> None:
+    """Measure what an engine can do. Needs no running gateway."""
+
+
+def capacity(
+    model: Annotated[str, typer.Argument(help="The model, as the configuration names it.")], config: Config = None
+) -> None:
+    """Measure what the model's pool does of each kind alone: that is what can be reserved.
+
+    It starts the model's engine, or uses the replicas that the configuration names, and loads them for up to a minute:
+    prompts of growing length, then answers in growing numbers. Do it while nobody else uses them. The last lines
+    belong into the configuration file; they alone go to standard output.
+
+    Example: fareclass bench capacity smollm2-135m --config fareclass.yaml
+    """
+    from fareclass.cli.bench import measure
+
+    measure(model, config)

@@ -1,18 +1,18 @@
 """`fareclass usage`: what was used and what it cost."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from fareclass.cli.control_client import DEFAULT_URL, Json, Url, listed, parse_pairs
+from fareclass.cli.control_client import DEFAULT_URL, Json, Url, listed, parse_moment, parse_pairs
 from fareclass.cli.output import show
 
 _BY = {
     "project": ("project_name", "PROJECT"),
     "key": ("key_name", "KEY"),
     "model": ("model", "MODEL"),
+    "workload": ("workload", "WORKLOAD"),
     "tag": ("tag", "TAG"),
     "outcome": ("outcome", "OUTCOME"),
 }
@@ -39,7 +39,7 @@ def usage(
     by: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: project, key, model, outcome, tag:NAME. "
+            help="Comma-separated: project, key, model, workload, outcome, tag:NAME. "
             "requested_tier and served_tier are always there."
         ),
     ] = "project,model",
@@ -66,7 +66,7 @@ def usage(
     rows = listed(
         url,
         ["usage"],
-        **{"from": _moment(since, "--from"), "to": _moment(until, "--to")},
+        **{"from": since and parse_moment(since, "--from"), "to": until and parse_moment(until, "--to")},
         by=by,
         project=project,
         model=model,
@@ -92,15 +92,3 @@ def _row(row: Mapping[str, Any], step: int | None) -> dict[str, Any]:
         length = 10 if not step % 86_400 else 16 if not step % 60 else 19
         shown["start"] = row["start"][:length].replace("T", " ")
     return shown
-
-
-def _moment(given: str | None, option: str) -> str | None:
-    if given is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(given)
-    except ValueError:
-        raise typer.BadParameter(
-            "must be such as 2026-11-01 or 2026-11-01T12:00:00", param_hint=f"'{option}'"
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()

@@ -63,6 +63,24 @@ QUOTA = 10**12
 """Tokens or requests a minute, or concurrent requests (R25)."""
 PRICE_USD = 100_000
 """USD per 1 M tokens after the multiplier: 92 M tokens at that price still fit a 64-bit amount (R34)."""
+AMOUNT_USD = 9_000_000
+"""A cap on what may be spent: it fits a 64-bit amount (R34)."""
+THROTTLES = 1_000
+"""Throttles in a row that an escalation rule may wait for (R40)."""
+RULE_S = 86_400
+"""How long an escalation rule may look back, and how long it may last (R40)."""
+RESERVATIONS = 1_000
+"""Of one model, scheduled or active: a check of the calendar reads them all (R19)."""
+RESERVATION_DAYS = 5 * 366
+"""How far ahead a reservation may start or end."""
+RESERVATION_WINDOWS = 28
+"""Windows of weekly hours of one reservation."""
+RESERVED_PRICE_USD = 10_000
+"""USD an hour for 1,000 tokens a minute (R33)."""
+FEE_USD = 1_000_000
+"""What one reservation may cost an hour: a minute's fee fits a 64-bit amount (R34)."""
+EXHAUSTED_S = 86_400
+"""For so long after its end a reservation counts as exhausted instead of as none (R3)."""
 PAGE = 1_000
 """Objects in one page of a control-plane list."""
 USAGE_ROWS = 10_000
@@ -101,3 +119,17 @@ URL_CHARS = 2_048
 """An address in the configuration file."""
 SECRET_BYTES = 8_192
 """A secret that is read from a file."""
+CACHE_POINTS = 4
+"""Cache points of one request (R28)."""
+CACHE_LOOK_BACK = 20
+"""Blocks that a cache point looks back over for what is cached, its own included (R28)."""
+CACHE_ENTRIES = 100_000
+"""Cached beginnings of prompts that callers asked for, in one pool (R29)."""
+CACHE_DIGESTS = 100_000
+"""Beginnings of prompts that ran, remembered in one pool (R30)."""
+CACHE_BLOCKS = 256
+"""Of one prompt: its first 32, and its last."""
+CACHE_HOLDERS = 64
+"""Replicas that are remembered to hold one beginning (R16)."""
+SLOT_FILES_BYTES = 1024 * 1024 * 1024
+"""Caches of paused answers that the built-in engine keeps beside its slots."""

@@ -25,6 +25,34 @@ def per_token(usd_per_million: Decimal, *multipliers: Decimal) -> int:
     return int(pico)
 
 
+def per_reserved_minute(usd_per_hour: Decimal) -> int:
+    """A minute's fee of a floor of one token a minute in 10⁻¹² USD, from USD an hour for 1,000 tokens a minute.
+
+    Raises:
+        ValueError: it is no whole number of 10⁻¹² USD (R34); the message names prices that are.
+    """
+    step = Decimal("0.00000006")
+    minutes = int(usd_per_hour // step)
+    if minutes * step != usd_per_hour:
+        raise ValueError(
+            f"{usd_per_hour} USD an hour for 1,000 tokens a minute is not a whole number of 10⁻¹² USD a minute per token; "
+            f"nearest are {minutes * step:f} and {(minutes + 1) * step:f}"
+        )
+    return minutes
+
+
+def pico(amount: Decimal) -> int:
+    """USD as 10⁻¹² USD.
+
+    Raises:
+        ValueError: it has more than 12 decimals.
+    """
+    whole = amount.scaleb(12)
+    if whole != whole.to_integral_value(rounding=ROUND_DOWN):
+        raise ValueError("an amount in USD may have at most 12 decimals")
+    return int(whole)
+
+
 def usd(pico: int) -> str:
     """An amount as an exact decimal string in USD, without trailing zeros."""
     text = f"{Decimal(pico).scaleb(-12):f}"

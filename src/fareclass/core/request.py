@@ -1,10 +1,11 @@
 """The one internal form of a generating request, whatever API it came through."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from fareclass.core.prefix import Block
 from fareclass.core.snapshot import Key
 
 
@@ -17,7 +18,8 @@ class Request(msgspec.Struct, kw_only=True):
     caller's limit on output, None if there was none. `prompt_bytes` is the size of what
     will be prefilled for one sequence, from which its tokens are estimated. `width` is `n` × prompts (R49).
     `continuable` is what the request itself allows of R11; the engine must allow it too.
-    `media_hosts` are the hosts of remote media in it (R47).
+    `media_hosts` are the hosts of remote media in it (R47). `blocks` gives the prompt in pieces that a cache knows
+    (R28); they are made only where there is one.
     `arrived_s` is the event loop's clock, `arrived_us` the time of day.
     """
 
@@ -39,6 +41,7 @@ class Request(msgspec.Struct, kw_only=True):
     constrained: bool
     stop: tuple[str, ...]
     media_hosts: tuple[str, ...]
+    blocks: Callable[[], Iterable[Block]] = tuple
     traceparent: str | None
     arrived_s: float
     arrived_us: int

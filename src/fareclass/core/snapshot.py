@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fareclass.core.tiers import Tier
+from fareclass.core.usage import Usage, burnt
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +39,10 @@ class Escalation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A project's key that is in force. `secret` is the whole bearer token, in memory only."""
+    """A project's key that is in force. `secret` is the whole bearer token, in memory only.
+
+    `overflow` is its workload's: it stands in for that of the reservation unless it is UNSET; None rejects (R41).
+    """
 
     id: str
     project: Project
@@ -48,6 +53,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     tags: Mapping[str, str] = {}
     workload: str = ""
     escalation: Escalation | None = None
+    overflow: Tier | UnsetType | None = UNSET
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +129,19 @@ class Burndown(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_1h: int = 200
     cache_read: int = 10
     output: int = 100
+
+    def quota_tokens(self, usage: Usage) -> int:
+        """What a request counts against a TPM quota: cache reads are free there (R25)."""
+        return usage.input + usage.cache_write_5m + usage.cache_write_1h + burnt(usage.output, self.output)
+
+    def floor_input(self, usage: Usage) -> int:
+        """What a prompt counts against the input side of a reservation, in hundredths of a token (R24)."""
+        return (
+            usage.input * self.input
+            + usage.cache_write_5m * self.cache_write_5m
+            + usage.cache_write_1h * self.cache_write_1h
+            + usage.cache_read * self.cache_read
+        )
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

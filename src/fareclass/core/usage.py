@@ -18,4 +18,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return self.input + self.cache_write_5m + self.cache_write_1h + self.cache_read
 
 
+def burnt(tokens: int, weight: int) -> int:
+    """What so many tokens count at a weight in hundredths, in whole tokens, rounded up (R24)."""
+    return -(-tokens * weight // 100)
+
+
 KINDS: tuple[str, ...] = Usage.__struct_fields__

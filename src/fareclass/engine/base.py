@@ -5,11 +5,27 @@ capacity it holds, so whoever opens a call closes it, whatever happens.
 """
 
 from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
 
+from fareclass.core.prefix import Prefix
 from fareclass.core.usage import Usage
+
+
+class Isolation(StrEnum):
+    """How one project is kept from finding another's prompts in an engine's cache (R31).
+
+    SALT: the engine is told whose a prompt is. SLOTS: each call is sent to a slot that the gateway knows the owner
+    of. OWN: no request reuses anything but its own beginning. NONE: it is not; SHARED: nor is it meant to be.
+    """
+
+    SALT = "salt"
+    SLOTS = "slots"
+    OWN = "own"
+    SHARED = "shared"
+    NONE = "none"
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +37,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     computes again. `keeps_cut_prefill`: a prompt cut in mid-prefill stays cached.
     `honours_priority`: the engine's own `priority` changes its order.
     `has_tokenizer`: `count_tokens` asks the engine rather than guessing.
+    `caches`: it keeps prompts for later requests, None where that can't be told. `tells_cached`: its usage says how
+    much of a prompt it reused. `isolation`: how it keeps projects' cached prompts apart (R31).
     """
 
     flavour: str = "openai"
@@ -31,6 +49,9 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     keeps_cut_prefill: bool = False
     honours_priority: bool | None = None
     has_tokenizer: bool = False
+    caches: bool | None = None
+    tells_cached: bool = False
+    isolation: Isolation = Isolation.NONE
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +62,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     To continue an answer, `beginning` is its text so far and `made_tokens` how many tokens
     that was: the engine's `max_tokens` shrinks by it. `said` is white space that came behind
     the beginning and that the engine would lose: it is to come once more, and is not passed
-    on again. `traceparent` is the caller's.
+    on again. `traceparent` is the caller's. `id` is the request's own, the same for each of its calls.
+    `salt` stands for its project in an engine's cache, empty where projects share it; `prefix` are the prompt's
+    beginnings, if the gateway keeps track of them (R31).
     """
 
     path: str
@@ -52,6 +75,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     said: str = ""
     made_tokens: int = 0
     traceparent: str | None = None
+    id: str = ""
+    salt: str = "gateway"
+    prefix: Prefix | None = None
 
 
 class Call(Protocol):

@@ -9,7 +9,9 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +35,8 @@ _FIRST_BACKOFF_S: Final = 0.5
 _MAX_BACKOFF_S: Final = 30.0
 _STEADY_S: Final = 60.0
 _LAST_LINES: Final = 12
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder made there is the owner's alone
+_FOLDER: Final = "fareclass-slots"
 
 
 class LocalEngine:
@@ -63,12 +67,14 @@ class LocalEngine:
             threads=threads or usable_cores(),
             api_key="",
             parent=os.getpid(),
+            folder=None,
         )
         self._process: asyncio.subprocess.Process | None = None
         self._http: HttpEngine | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._log_task: asyncio.Task[None] | None = None
+        self._folder: Path | None = None
         self._traits = Traits(flavour=Flavour.LLAMA)
 
     @property
@@ -115,7 +121,8 @@ class LocalEngine:
         return self._http
 
     async def _launch(self) -> None:
-        settings = msgspec.structs.replace(self._settings, api_key=secrets.token_urlsafe(32))
+        self._folder = await asyncio.to_thread(_make_folder)
+        settings = msgspec.structs.replace(self._settings, api_key=secrets.token_urlsafe(32), folder=str(self._folder))
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fareclass.engine.local_server",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -134,6 +141,7 @@ class LocalEngine:
         self._http = HttpEngine(
             self._session, f"{url}/v1", settings.model_name, api_key=settings.api_key, timeouts=self._timeouts
         )
+        self._http.keep_slots(settings.slots, self._folder)
         # A new process is the same engine: what the probe found stays true, and R31 holds from its first request.
         self._http.assume(Findings(traits=self._traits))
 
@@ -176,6 +184,9 @@ class LocalEngine:
                 with suppress(ProcessLookupError):
                     process.kill()
             await process.wait()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         if self._log_task is not None:
             await asyncio.wait([self._log_task], timeout=_STOP_S)
             self._log_task.cancel()
@@ -186,6 +197,26 @@ class LocalEngine:
             text = line.decode("utf-8", "replace").rstrip()
             self._lines.append(text[:500])
             _log.debug("engine", extra={"line": text})
+
+
+def _make_folder() -> Path:
+    """A folder that only this user can read, in memory where there is such a place; what a killed gateway left goes."""
+    base = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    for left in base.glob(f"{_FOLDER}-*"):
+        pid = left.name.split("-")[2]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}-{os.getpid()}-", dir=base))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

@@ -50,6 +50,10 @@ def _start(settings: Settings) -> xllamacpp.Server:
     # hangs up in mid-prefill be noticed within 0.3 s.
     params.n_batch = 64
     params.n_ubatch = 64
+    if settings.folder is not None:
+        # The cache in main memory hands one caller's prompt to another, also to calls that name their slot (R31).
+        params.cache_ram_mib = 0
+        params.slot_save_path = settings.folder + os.sep
     params.cpuparams.n_threads = settings.threads
     params.cpuparams_batch.n_threads = settings.threads
     params.n_threads_http = 2 * settings.slots + 8

@@ -6,7 +6,10 @@ import msgspec
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run. `slots` sequences at once, of `context_tokens` each; `parent` is the gateway's process."""
+    """What to run. `slots` sequences at once, of `context_tokens` each; `parent` is the gateway's process.
+
+    `folder` takes the caches of paused answers, for a gateway that keeps track of the slots; None for nobody's.
+    """
 
     model_path: str
     model_name: str
@@ -15,6 +18,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     api_key: str
     parent: int
+    folder: str | None
 
 
 def server_environment() -> dict[str, str]:

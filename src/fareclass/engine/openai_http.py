@@ -6,6 +6,7 @@ No header of a caller goes upstream but `traceparent` (R50).
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -14,11 +15,12 @@ import msgspec
 from fareclass.core.limits import ANSWER_BYTES
 from fareclass.core.usage import Usage
 from fareclass.deadlines import SWEEP_S, Deadlines
-from fareclass.engine.base import EngineFailed, EngineRefused, Prompt, Traits
+from fareclass.engine.base import EngineFailed, EngineRefused, Isolation, Prompt, Traits
 from fareclass.engine.probe import Findings, find_traits
 from fareclass.engine.refusals import read_refusal
 from fareclass.engine.relay import Relay
-from fareclass.engine.upstream import Flavour, upstream_body
+from fareclass.engine.slots import Lease, SlotBook
+from fareclass.engine.upstream import GENERATING, Flavour, upstream_body
 from fareclass.engine.wire_usage import usage_of_answer
 
 _ERROR_BYTES: Final = 64 * 1024
@@ -67,7 +69,9 @@ class Stalls:
 class HttpCall:
     """One request under way on an HTTP engine; see `base.Call`."""
 
-    def __init__(self, response: aiohttp.ClientResponse, relay: Relay, stall_s: float, stalls: Stalls) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, relay: Relay, stall_s: float, stalls: Stalls, lease: Lease | None
+    ) -> None:
         self._response = response
         self._content = response.content
         self._relay = relay
@@ -78,6 +82,7 @@ class HttpCall:
         self._stalled = False
         self._closed = False
         self._usage: Usage | None = None
+        self._lease = lease
         stalls.add(self)
 
     @property
@@ -136,6 +141,10 @@ class HttpCall:
         self._closed = True
         self._stalls.drop(self)
         self._response.close()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            taken = self._usage is not None
+            lease.end(self._time(), begun=taken or self.made_tokens > 0, whole=taken or self._relay.whole)
 
     async def _read(self) -> bytes:
         """The next bytes, b"" at the end."""
@@ -190,6 +199,7 @@ class HttpEngine:
         pass_priority: bool = True,
         timeouts: Timeouts | None = None,
     ) -> None:
+        self._slots: SlotBook | None = None
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._root_url = self._base_url.removesuffix("/v1")
@@ -217,11 +227,42 @@ class HttpEngine:
         if prompt.traceparent:
             headers = {**headers, "traceparent": prompt.traceparent}
         wait_s = self._timeouts.stall_s if prompt.stream else self._timeouts.answer_s
-        response = await self._post(self._base_url + prompt.path, msgspec.json.encode(body), headers, wait_s)
-        if response.status != 200:
-            raise await _refusal(response, prompt.body)
-        relay = Relay(_width(prompt.body), continues=bool(prompt.beginning or prompt.said), said=prompt.said)
-        return HttpCall(response, relay, wait_s, self._stalls)
+        width = _width(prompt.body)
+        lease = None
+        if self._slots is not None and prompt.path in GENERATING:
+            lease = await self._slots.take(prompt, asyncio.get_running_loop().time(), width)
+            body["cache_prompt"] = lease.reuse
+            if lease.slot is not None:
+                body["id_slot"] = lease.slot
+        try:
+            response = await self._post(self._base_url + prompt.path, msgspec.json.encode(body), headers, wait_s)
+            if response.status != 200:
+                raise await _refusal(response, prompt.body)
+        except BaseException:
+            if lease is not None:
+                lease.end(asyncio.get_running_loop().time(), begun=False, whole=False)
+            raise
+        relay = Relay(width, continues=bool(prompt.beginning or prompt.said), said=prompt.said)
+        return HttpCall(response, relay, wait_s, self._stalls, lease)
+
+    def keep_slots(self, slots: int, folder: Path) -> None:
+        """Send each call to a slot of its own choice: the server has so many, and keeps prompts nowhere else (R31)."""
+        self._slots = SlotBook(slots, folder, self._act)
+
+    async def _act(self, slot: int, action: str, file: str) -> int | None:
+        path = f"/slots/{slot}?action={action}"
+        try:
+            status, answer = await self.look("POST", path, {"filename": file})
+        except EngineFailed:
+            # An idle connection may be closed by the engine at the moment it is used again; twice does no harm.
+            try:
+                status, answer = await self.look("POST", path, {"filename": file})
+            except EngineFailed:
+                return None
+        if status != 200 or not isinstance(answer, dict):
+            return None
+        size = answer.get("n_written") or answer.get("n_read")
+        return size if isinstance(size, int) else None
 
     async def healthy(self) -> bool:
         plain = self._found.traits.flavour == Flavour.OPENAI
@@ -232,8 +273,12 @@ class HttpEngine:
         return status < 500 and status != 429 if plain else status == 200
 
     async def probe(self) -> Traits:
-        self._found = await find_traits(self)
-        return self._found.traits
+        found = await find_traits(self)
+        if self._slots is not None:
+            traits = msgspec.structs.replace(found.traits, caches=True, isolation=Isolation.SLOTS)
+            found = msgspec.structs.replace(found, traits=traits)
+        self._found = found
+        return found.traits
 
     def assume(self, found: Findings) -> None:
         """Treat the replica as found so far; the probe does this to look through its own eyes."""

@@ -6,21 +6,23 @@ is. An engine that merely answers anew fails the first of them, and no more are 
 """
 
 import asyncio
+from collections.abc import Mapping
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from fareclass.core.usage import Usage
 from fareclass.engine.answer import read_answer
-from fareclass.engine.base import Call, EngineRefused, Prompt, Traits
+from fareclass.engine.base import Call, EngineRefused, Isolation, Prompt, Traits
 from fareclass.engine.upstream import Flavour
 
 UNKNOWN_RECOMPUTE: Final = 1_000_000
 """Stands for "the whole prompt": the engine showed no cache that a continuation would find."""
 _CUT_AFTER_S: Final = 0.2
 _SETTLE_S: Final = 0.4
-_LONG_WORDS: Final = 70
+_LONG: Final = "Sort these: " + " ".join(f"w{number * 7919 % 1000}" for number in range(70))
 _SENTENCE: Final = "Write: The quick brown fox jumps over the lazy dog."
 _BEGINNING: Final = "The quick brown fox jumps over the lazy"
 
@@ -59,7 +61,7 @@ async def find_traits(replica: Replica) -> Findings:
         EngineFailed: it went away meanwhile.
     """
     flavour, sign = await _find_flavour(replica)
-    traits = Traits(flavour=flavour)
+    traits = Traits(flavour=flavour, **_CACHES[flavour])
     replica.assume(Findings(traits=traits))
     has_tokenizer = bool(await replica.count_tokens("one two three"))
     if flavour == Flavour.VLLM:
@@ -72,7 +74,20 @@ async def find_traits(replica: Replica) -> Findings:
     )
     if traits.continuable:
         traits = await _find_continuation(replica, traits)
+    if flavour != Flavour.LLAMA:
+        traits = await _find_told(replica, traits)
     return Findings(traits=traits, priority_sign=sign)
+
+
+_CACHES: Final[Mapping[Flavour, dict[str, Any]]] = MappingProxyType(
+    {
+        # llama.cpp is told to reuse nothing but what is continued; the others' salts keep projects apart (R31).
+        Flavour.LLAMA: {"caches": False, "tells_cached": True, "isolation": Isolation.OWN},
+        Flavour.VLLM: {"caches": True, "isolation": Isolation.SALT},
+        Flavour.SGLANG: {"caches": True, "isolation": Isolation.SALT},
+        Flavour.OPENAI: {},
+    }
+)
 
 
 async def _find_flavour(replica: Replica) -> tuple[Flavour, int]:
@@ -214,14 +229,22 @@ async def _find_cache(replica: Replica, flavour: str) -> tuple[bool, int]:
 
 async def _find_block_cache(replica: Replica) -> tuple[bool, int]:
     """Kept means 0 < cached < length - 1, soon after the cut: all of it cached means that the cut came too late."""
-    asked = "Sort these: " + " ".join(f"w{number * 7919 % 1000}" for number in range(_LONG_WORDS))
-    call = await replica.open(_prompt(asked, tokens=4))
+    call = await replica.open(_prompt(_LONG, tokens=4))
     await asyncio.sleep(_CUT_AFTER_S)
     await call.close()
     await asyncio.sleep(_SETTLE_S)
-    again = await _ask(replica, asked, tokens=4)
+    again = await _ask(replica, _LONG, tokens=4)
     kept = 0 < again.usage.cache_read < again.usage.prompt - 1
-    return kept, _recomputed(await _ask(replica, asked, again.text.rstrip() or "w", tokens=1))
+    return kept, _recomputed(await _ask(replica, _LONG, again.text.rstrip() or "w", tokens=1))
+
+
+async def _find_told(replica: Replica, traits: Traits) -> Traits:
+    """Whether usage tells what was reused, where it is: of the same long prompt, asked twice."""
+    try:
+        tells = bool([await _ask(replica, _LONG, tokens=1) for _ in range(2)][-1].usage.cache_read)
+    except EngineRefused:
+        tells = False
+    return msgspec.structs.replace(traits, tells_cached=tells, caches=traits.caches or tells or None)
 
 
 def _recomputed(warm: Said) -> int:
@@ -242,4 +265,4 @@ async def _ask(
 
 def _prompt(question: str, beginning: str = "", *, tokens: int, rank: int = 0, **fields: Any) -> Prompt:
     body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": tokens, **fields}
-    return Prompt(path="/chat/completions", body=body, stream=True, rank=rank, beginning=beginning)
+    return Prompt(path="/chat/completions", body=body, stream=True, rank=rank, beginning=beginning, id="probe")

@@ -13,7 +13,7 @@ from itertools import count
 
 import msgspec
 
-from fareclass.engine.sim_cache import PrefixCache
+from fareclass.engine.sim_cache import Piece, PrefixCache
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,19 +45,39 @@ class Sequence:
     """One sequence on a replica. The caller makes it; after `submit` only the replica writes its fields.
 
     `key` names its context for the prefix cache: a later sequence with the same key
-    reuses what is left of it, if it says `reuses`. `prompt_tokens` is all that must be in
+    reuses what is left of it, if it says `reuses`; any sequence reuses the `pieces` of its prompt. `prompt_tokens` is all that must be in
     memory before the first new token, an answer's beginning included; `output_tokens` is
     how many it will make. `prefilled` counts prompt tokens really computed, `cached` those
     reused, `made` the tokens made once it has ended (before that ask `SimReplica.made`).
     """
 
     __slots__ = (
-        "abort_us", "admitted_us", "cached", "ended", "first_step", "first_us",
-        "key", "made", "output_tokens", "prefilled", "prompt_tokens", "rank", "reuses",
+        "abort_us",
+        "admitted_us",
+        "cached",
+        "ended",
+        "first_step",
+        "first_us",
+        "key",
+        "made",
+        "output_tokens",
+        "pieces",
+        "prefilled",
+        "prompt_tokens",
+        "published",
+        "rank",
+        "reuses",
     )  # fmt: skip
 
     def __init__(
-        self, key: object, prompt_tokens: int, output_tokens: int, *, reuses: bool = False, rank: int = 0
+        self,
+        key: object,
+        prompt_tokens: int,
+        output_tokens: int,
+        *,
+        reuses: bool = False,
+        rank: int = 0,
+        pieces: tuple[Piece, ...] = (),
     ) -> None:
         if prompt_tokens < 1 or output_tokens < 1:
             raise ValueError(f"a sequence has a prompt and an answer, not {prompt_tokens} and {output_tokens} tokens")
@@ -65,6 +85,8 @@ class Sequence:
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.reuses = reuses
+        self.pieces = pieces
+        self.published = 0
         self.rank = rank
         self.cached = 0
         self.prefilled = 0
@@ -222,6 +244,7 @@ class SimReplica:
         sequence.first_step = self._steps
         self._decoding += 1
         self.computed_output += 1
+        sequence.published = self._cache.publish(sequence.pieces)
         last_step = self._steps + sequence.output_tokens - 1
         heapq.heappush(self._finishing, (last_step, next(self._order), sequence))
         if sequence.abort_us is None:
@@ -231,7 +254,10 @@ class SimReplica:
         while self._waiting and self._running < self.speed.limit:
             sequence = self._waiting[0][2]
             cached = self._cache.take(
-                sequence.key if sequence.reuses else None, sequence.prompt_tokens, sequence.peak_tokens
+                sequence.key if sequence.reuses else None,
+                sequence.pieces,
+                sequence.prompt_tokens,
+                sequence.peak_tokens,
             )
             if cached is None:
                 return
@@ -272,4 +298,6 @@ class SimReplica:
         self._decoding -= whole
         known = sequence.cached + sequence.prefilled + sequence.made
         keep = known if whole or self.speed.keeps_cut_prefill else sequence.cached
-        self._cache.give_back(sequence.key, keep, sequence.peak_tokens)
+        pieces = () if sequence.published else sequence.pieces
+        kept = keep - sequence.published
+        self._cache.give_back(sequence.key, pieces, kept, sequence.peak_tokens - sequence.published)

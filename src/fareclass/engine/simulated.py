@@ -3,25 +3,30 @@
 It lets a fleet be tried out on a laptop. Answers are plain words drawn from the prompt
 (`sim_text`), at the pace of a real GPU replica (`sim_replica`). `n`, `stop`, `max_tokens`,
 `seed` and continuing work as on a real engine; tools, JSON schemas, log probabilities and
-sampling settings are accepted and ignored, and there are no embeddings. A prompt's cached
-prefix is used only to continue its own answer, never by another request (R31).
+sampling settings are accepted and ignored, and there are no embeddings. Prompts stay cached
+for later ones of their project that begin alike.
 """
 
 import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 
+from fareclass.core.prefix import Prefix
 from fareclass.core.usage import Usage
-from fareclass.engine.base import Call, Engine, EngineFailed, EngineRefused, Prompt, Traits
+from fareclass.engine.base import Call, Engine, EngineFailed, EngineRefused, Isolation, Prompt, Traits
+from fareclass.engine.sim_cache import Piece
 from fareclass.engine.sim_replica import Sequence, SimReplica, Speed
 from fareclass.engine.sim_text import Answer, Question, count_tokens
 
 _encode = msgspec.json.encode
 _US = 1_000_000
+_BYTES_PER_TOKEN = 8
+"""Of a block of a prompt: more than its words need, so that what is cached is never more than what there is."""
 
 
 class SimulatedEngine(Engine):
@@ -44,6 +49,9 @@ class SimulatedEngine(Engine):
             keeps_cut_prefill=speed.keeps_cut_prefill,
             honours_priority=True,
             has_tokenizer=True,
+            caches=True,
+            tells_cached=True,
+            isolation=Isolation.SALT,
         )
 
     @property
@@ -149,9 +157,25 @@ class _Choice:
         self.answer = Answer(seed, mean_tokens, most, stops, prompt.beginning)
         begun = count_tokens(prompt.beginning)
         self.sequence = Sequence(
-            seed, question.tokens + begun, self.answer.tokens, reuses=bool(prompt.beginning), rank=prompt.rank
+            f"{prompt.id}/{seed}",
+            question.tokens + begun,
+            self.answer.tokens,
+            reuses=bool(prompt.beginning),
+            rank=prompt.rank,
+            pieces=_pieces(prompt.prefix),
         )
         self.relayed = 0
+
+
+def _pieces(prefix: Prefix | None) -> tuple[Piece, ...]:
+    """A prompt as the cache knows it: digests name their project, so nobody finds another's (R31).
+
+    A piece must count the same in every prompt, so its tokens are taken from its own size.
+    """
+    if prefix is None:
+        return ()
+    sizes = [end - start for start, end in pairwise((0, *prefix.ends))]
+    return tuple(Piece(digest, size // _BYTES_PER_TOKEN) for digest, size in zip(prefix.digests, sizes, strict=True))
 
 
 class SimulatedCall(Call):

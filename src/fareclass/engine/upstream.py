@@ -20,6 +20,10 @@ class Flavour(StrEnum):
     OPENAI = "openai"
 
 
+_SALTED: Final = frozenset({Flavour.VLLM, Flavour.SGLANG})
+"""Engines that keep prompts with different salts apart."""
+
+
 def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) -> dict[str, Any]:
     """The caller's body with the gateway's own fields set; `prompt.body` stays as it is.
 
@@ -35,12 +39,15 @@ def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) 
         body["stream_options"] = {**_plain(prompt.body.get("stream_options") or {}), "include_usage": True}
     if flavour == Flavour.LLAMA:
         # R31: llama.cpp's cache is shared by all callers, so only an answer that was prefilled before may use it.
-        body["cache_prompt"] = bool(prompt.beginning)
+        # Where slots are known, they decide (`slots`).
+        body["cache_prompt"] = bool(prompt.beginning) or not prompt.salt
         if prompt.stream:
             body["return_progress"] = True
             body["timings_per_token"] = True
     elif flavour == Flavour.VLLM and prompt.stream:
         body["stream_options"]["continuous_usage_stats"] = True
+    if flavour in _SALTED and prompt.salt:
+        body["cache_salt"] = prompt.salt
     if priority_sign:
         body["priority"] = priority_sign * prompt.rank
     if prompt.beginning:

@@ -1,6 +1,8 @@
 """One answer, over as many upstream calls as it takes: waiting, pauses, restarts and failovers included."""
 
 import asyncio
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +10,12 @@ from fareclass.core.limits import ANSWER_BYTES, SSE_COMMENT_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.usage import Usage
-from fareclass.engine.answer import Answer, assemble, clean_cut, read_answer
+from fareclass.engine.answer import Answer, Choice, assemble, clean_cut, read_answer
 from fareclass.engine.base import Call, Engine, EngineFailed, EngineRefused, Prompt
+from fareclass.flow.answer_usage import prompt_text, wire_usage, with_output, with_usage
 from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.prompt_cache import CachedPrompt
+from fareclass.flow.purse import Purse
 from fareclass.flow.reply import Reply, Served
 from fareclass.flow.seat import Interrupted, Seat
 from fareclass.sched.ticket import Ticket
@@ -32,6 +37,9 @@ class Production:
     ) -> None:
         self.seat = Seat(ticket)
         self.served: Served
+        self.cached: CachedPrompt | None = None
+        self.purse: Purse | None = None
+        self.salt = ""
         self.body: bytes | None = None
         self.replica = ""
         self.started_s: float | None = None
@@ -53,6 +61,21 @@ class Production:
         self._made_before = self._again = 0
         self._unsent = b""
         self._last_s = 0.0
+        self._look_at = sys.maxsize
+        self._prefilled_on = ""
+
+    def hold_to(self, purse: Purse) -> None:
+        """Let it cost no more than its budgets have: look after its first event, and whenever that is due (R26).
+
+        What does not run streamed can't be looked at on its way, so it is sent with a limit.
+        """
+        self.purse = purse
+        if self._ticket.streamed:
+            self._look_at = 1
+            self._keeps = self._keeps or self._request.width > 1
+        elif purse.cap_tokens is not None and self._request.max_tokens != 0:
+            name = "max_completion_tokens" if "max_completion_tokens" in self._upstream else "max_tokens"
+            self._upstream = {**self._upstream, name: max(1, purse.cap_tokens)}
 
     async def run(self) -> None:
         """Produce the whole answer; a stream has been relayed when this returns, but for its end.
@@ -85,9 +108,9 @@ class Production:
             except EngineRefused as error:
                 raise _refused(error) from None
 
-    def release(self, used_tokens: int, *, served: bool) -> None:
-        """Give the seat and its hold back, the hold corrected to what was used (R25)."""
-        self._dispatcher.finish(self.seat, used_tokens, served=served)
+    def release(self, usage: Usage, *, served: bool) -> None:
+        """Give the seat and its holds back, the holds corrected to what was used (R20, R25)."""
+        self._dispatcher.finish(self.seat, usage, served=served)
 
     async def _turn(self) -> str:
         """The next replica; a caller whose stream is paused hears a comment now and then (R11)."""
@@ -115,7 +138,12 @@ class Production:
             said=said,
             made_tokens=self._made_before - self._again,
             traceparent=request.traceparent,
+            id=request.id,
+            salt=self.salt,
+            prefix=None if self.cached is None else self.cached.prefix,
         )
+        if self.cached is not None and self.first_token_s is None:
+            self.cached.starts(self.replica, ticket.prompt_tokens)
         self.seat.active_at = self._loop.time()
         self._call = await engine.open(prompt)
         return self._call
@@ -123,7 +151,7 @@ class Production:
     async def _take(self, call: Call) -> None:
         """The answer in one piece."""
         self.body = await call.body()
-        self.first_token_s = self._loop.time()  # the call's end, which the scheduler hears of next
+        self._begun_by_engine()  # at the call's end, which the scheduler hears of next
 
     def _begun(self, engine: Engine) -> tuple[str, str, int]:
         """The text that this engine is to go on from, white space behind it that it would lose, and the tokens of that."""
@@ -141,10 +169,10 @@ class Production:
         """
         seat, ticket, brain, relays = self.seat, self._ticket, self._dispatcher.brain, self._request.stream
         reply = self._reply
-        time = self._loop.time
+        clock = self._loop.time
         first = True
         async for block in call:
-            now = seat.active_at = time()
+            now = seat.active_at = clock()
             if now - self._last_s > self.longest_gap_s and self.first_token_s is not None:
                 self.longest_gap_s = now - self._last_s
             self._last_s = now
@@ -163,8 +191,35 @@ class Production:
                 self._unsent = b""
             elif relays:
                 await self._relay(block)
+            if ticket.made_tokens >= self._look_at and not self._paid() and await self._ended_short(block):
+                return
             if seat.pause_due:
                 self._pause_if_clean()
+
+    def _paid(self) -> bool:
+        """Whether what was made is paid for, and something to come; sets when to look again.
+
+        That is half the way to the hold's end: an event may hold more tokens than those before it.
+        """
+        assert self.purse is not None
+        tokens = self.purse.paid_tokens(self.rough_usage(), time.time_ns() // 1000)
+        if tokens is None:
+            return False
+        events = self._ticket.made_tokens
+        self._look_at = events + max(1, tokens * events // max(1, self._made()) // 2)
+        return True
+
+    async def _ended_short(self, block: bytes) -> bool:
+        """End the answer here, with finish reason `length`; False where it is whole already (R26)."""
+        answer = self._answer() if self._keeps else read_answer([block])
+        found = [(index, answer.choices.get(index)) for index in range(self._request.width)]
+        cut = [index for index, choice in found if choice is None or choice.finish_reason is None]
+        if self._request.stream and cut:
+            await self._reply.cut(cut)
+        for index in cut:
+            answer.choices.setdefault(index, Choice()).finish_reason = "length"
+        self._look_at = sys.maxsize
+        return bool(cut)
 
     async def _relay(self, block: bytes) -> None:
         """Send to the caller. If a pause interrupts a slow caller's read, the block goes first after the resume."""
@@ -177,8 +232,15 @@ class Production:
 
     def _first_token(self) -> None:
         if self.first_token_s is None:
-            self.first_token_s = self._loop.time()
+            self._begun_by_engine()
         self._dispatcher.first_token(self.seat)
+
+    def _begun_by_engine(self) -> None:
+        """The first token of all: the prompt is in that replica's cache (R29)."""
+        self.first_token_s = self._loop.time()
+        self._prefilled_on = self.replica
+        if self.cached is not None:
+            self.cached.began(self.replica, self._ticket.prompt_tokens)
 
     # -- keeping what a continuation needs
 
@@ -268,14 +330,24 @@ class Production:
         """
         output = self._made()
         if (prompt := self._prompt_usage()) is not None:
-            return _with_output(prompt, output), False
-        text = _prompt_text(self._upstream)
+            if self.cached is not None:
+                self.cached.ended(self._prefilled_on, prompt.prompt)
+            return with_output(self._split(prompt), output), False
+        text = prompt_text(self._upstream)
         counted = await self._engine.count_tokens(text) if self._engine is not None else None
-        return Usage(input=self._ticket.prompt_tokens if counted is None else counted, output=max(1, output)), True
+        prompt = Usage(input=self._ticket.prompt_tokens if counted is None else counted)
+        return with_output(self._split(prompt), max(1, output)), True
 
     def rough_usage(self) -> Usage:
         """The same without asking anybody: good enough to settle a hold with."""
-        return _with_output(self._prompt_usage() or Usage(input=self._ticket.prompt_tokens), self._made())
+        return with_output(self._split(self._prompt_usage() or Usage(input=self._ticket.prompt_tokens)), self._made())
+
+    def _split(self, prompt: Usage) -> Usage:
+        """The prompt by what is read from and written to a cache: what its caller is billed (R30)."""
+        if self.cached is None or not self._prefilled_on:
+            return Usage(input=prompt.prompt)
+        traits = self._dispatcher.berths[self._prefilled_on].engine.traits
+        return self.cached.split(prompt, traits, self._prefilled_on)
 
     def _prompt_usage(self) -> Usage | None:
         """The prompt's, from the first call that told any; None if none did."""
@@ -287,42 +359,9 @@ class Production:
 
     def whole(self, usage: Usage) -> bytes:
         """The body of an answer that is not streamed: the engine's own, or put together from its events."""
-        return assemble(self._answer(), _wire_usage(usage)) if self.body is None else self.body
-
-
-def _wire_usage(usage: Usage) -> dict[str, object]:
-    """Usage in the words of the OpenAI API, whose `prompt_tokens` include what was cached."""
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.prompt + usage.output,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cache_read,
-            "cache_write_tokens": usage.cache_write_5m + usage.cache_write_1h,
-        },
-    }
-
-
-def _with_output(prompt: Usage, output: int) -> Usage:
-    if prompt.output == output:
-        return prompt
-    return Usage(
-        input=prompt.input,
-        cache_write_5m=prompt.cache_write_5m,
-        cache_write_1h=prompt.cache_write_1h,
-        cache_read=prompt.cache_read,
-        output=output,
-    )
-
-
-def _prompt_text(body: Mapping[str, Any]) -> str:
-    """The words of a request, for a tokenizer that knows no chat template."""
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        given = body.get("prompt", body.get("input", ""))
-        return given if isinstance(given, str) else "\n".join(str(part) for part in given)
-    parts = [message.get("content") for message in messages]
-    return "\n".join(part if isinstance(part, str) else str(part or "") for part in parts)
+        if self.body is None:
+            return assemble(self._answer(), wire_usage(usage))
+        return self.body if usage == self._prompt_usage() else with_usage(self.body, usage)
 
 
 def _refused(error: EngineRefused) -> Refusal:

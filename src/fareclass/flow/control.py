@@ -14,22 +14,21 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from fareclass.config import Price
+from fareclass.config import Price, ReservedPrice
 from fareclass.core.limits import MODEL_CHARS
 from fareclass.core.snapshot import Model, Snapshot
 from fareclass.core.tiers import TIERS, Tier
 from fareclass.core.usage import KINDS
 from fareclass.flow.audit import note, now_us
 from fareclass.flow.compile import compile_snapshot
+from fareclass.flow.key_terms import KeyTerms, key_columns
 from fareclass.flow.lookups import find_key, find_key_ids, find_project, free_key_name, free_project_name
 from fareclass.flow.operator_rules import (
     ControlError,
     check_limits,
-    check_tags,
-    check_tiers,
     check_weight,
 )
-from fareclass.metering.pricing import PriceError, check_number, compile_book
+from fareclass.metering.pricing import RESERVED, PriceError, check_number, compile_book
 from fareclass.metering.report import Names, ReportError, UsageRow, usage_report
 from fareclass.store import catalog, ids
 from fareclass.store.database import Store
@@ -46,6 +45,7 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
 
     price: Price | None
     multipliers: tuple[Decimal, ...]
+    reserved: ReservedPrice | None = None
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +83,8 @@ class Control:
         self._lock = threading.Lock()
         with self.change() as connection:
             for name, tariff in tariffs.items():
-                if tariff.price is not None:
-                    self._take_over(connection, name, tariff.price, tariff.multipliers)
+                if tariff.price is not None or tariff.reserved is not None:
+                    _take_over(connection, name, tariff)
 
     # Projects
 
@@ -124,38 +124,25 @@ class Control:
         actor: str,
         project: str,
         name: str,
-        *,
-        default_tier: str | None = None,
-        allowed_tiers: Sequence[str] | None = None,
-        tags: Mapping[str, str] | None = None,
+        terms: KeyTerms = KeyTerms(),
     ) -> tuple[KeyRecord, str]:
         """A new key and its secret, which is shown here and never again (R51)."""
         with self.change() as connection:
             owner = find_project(connection, project)
-            return self._create_key(connection, actor, owner, name, default_tier, allowed_tiers, tags or {})
+            return self._create_key(connection, actor, owner, name, terms)
 
     def update_key(
         self,
         actor: str,
         ref: str,
-        *,
+        terms: KeyTerms,
         name: str | UnsetType = UNSET,
-        default_tier: str | UnsetType = UNSET,
-        allowed_tiers: Sequence[str] | UnsetType | None = UNSET,
-        tags: Mapping[str, str] | UnsetType = UNSET,
     ) -> KeyRecord:
         with self.change() as connection:
             before = find_key(connection, ref)
-            tier, allowed = check_tiers(
-                None if default_tier is UNSET else default_tier,
-                before.allowed_tiers if allowed_tiers is UNSET else allowed_tiers,
-                before.default_tier,
-            )
-            values: dict[str, object] = {"default_tier": tier, "allowed_tiers": allowed}
+            values = key_columns(connection, terms, before)
             if name is not UNSET and name != before.name:
                 values["name"] = free_key_name(connection, before.project, name)
-            if tags is not UNSET:
-                values["tags"] = check_tags(tags)
             catalog.change_key(connection, before.id, values)
             after = find_key(connection, before.id)
             note(connection, actor, "key.update", before.id, before, after)
@@ -188,17 +175,24 @@ class Control:
             if catalog.list_projects(connection, limit=1):
                 return None
             project = self._create_project(connection, actor, "default", 1)
-            return self._create_key(connection, actor, project, "first", None, None, {})[1]
+            return self._create_key(connection, actor, project, "first", KeyTerms())[1]
 
     # Quotas, prices
 
-    def set_quota(self, actor: str, project: str, model: str, limits: Mapping[str, int | None]) -> QuotaRecord:
+    def set_quota(
+        self,
+        actor: str,
+        project: str,
+        model: str,
+        limits: Mapping[str, int | None],
+        priority_share: Decimal = Decimal(0),
+    ) -> QuotaRecord:
         """Replace a project's on-demand limits on a model (R25): `tpm`, `rpm`, `concurrency`; None is no limit."""
         with self.change() as connection:
             owner = find_project(connection, project)
             self.known_model(model)
             before = catalog.find_quota(connection, owner.id, model)
-            catalog.put_quota(connection, owner.id, model, check_limits(limits))
+            catalog.put_quota(connection, owner.id, model, check_limits(limits, priority_share))
             after = catalog.find_quota(connection, owner.id, model)
             assert after is not None
             note(connection, actor, "quota.set", f"{owner.id}/{model}", before, after)
@@ -209,10 +203,17 @@ class Control:
             owner = None if project is None else find_project(connection, project).id
             return catalog.list_quotas(connection, project=owner, after=after, limit=limit)
 
-    def set_prices(self, actor: str, model: str, price: Price, tiers: Mapping[str, Decimal]) -> BookRecord:
+    def set_prices(
+        self,
+        actor: str,
+        model: str,
+        price: Price,
+        tiers: Mapping[str, Decimal],
+        reserved: tuple[Decimal | None, Decimal | None] = (None, None),
+    ) -> BookRecord:
         """A new version of a model's prices, in force for requests admitted from now on (R33).
 
-        Tiers that are not named keep the multipliers of the configuration.
+        Tiers that are not named keep the multipliers of the configuration, a `reserved` price that is None stays.
         """
         self.known_model(model)
         words = {tier.word: number for tier, number in zip(TIERS, self._tariffs[model].multipliers, strict=True)}
@@ -222,7 +223,10 @@ class Control:
                 raise ControlError("invalid", f"unknown tier {word!r}; priced per token are: {known}", f"tiers.{word}")
         try:
             with self.change() as connection:
-                return _add_book(connection, actor, model, price, tuple((words | dict(tiers)).values()), "api")
+                factors = tuple((words | dict(tiers)).values())
+                kept = _reserved_now(connection, model)
+                fees = [old if new is None else new for new, old in zip(reserved, kept, strict=True)]
+                return _add_book(connection, actor, model, _Written(price, factors, fees), "api")
         except PriceError as error:
             raise ControlError("invalid", str(error), error.field) from None
 
@@ -295,24 +299,14 @@ class Control:
         return made
 
     def _create_key(
-        self,
-        connection: Connection,
-        actor: str,
-        project: ProjectRecord,
-        name: str,
-        default_tier: str | None,
-        allowed_tiers: Sequence[str] | None,
-        tags: Mapping[str, str],
+        self, connection: Connection, actor: str, project: ProjectRecord, name: str, terms: KeyTerms
     ) -> tuple[KeyRecord, str]:
-        tier, allowed = check_tiers(default_tier, allowed_tiers)
         key = ids.new_id(ids.KEY)
         values = {
             "id": key,
             "project": project.id,
             "name": free_key_name(connection, project.id, name),
-            "default_tier": tier,
-            "allowed_tiers": allowed,
-            "tags": check_tags(tags),
+            **key_columns(connection, terms, None),
             "key_version": self._master.version,
             "created_us": now_us(),
         }
@@ -321,33 +315,65 @@ class Control:
         note(connection, actor, "key.create", key, None, made)
         return made, self._master.bearer(key, made.key_version)
 
-    def _take_over(self, connection: Connection, model: str, price: Price, multipliers: Sequence[Decimal]) -> None:
-        """The configuration's price, where it differs from the last one it gave.
 
-        So a change made through the control plane outlives a restart, until somebody edits the file.
-        """
-        last = catalog.newest_book(connection, model, CONFIG)
-        prices, tiers = _written(price, multipliers)
-        if last is None or [getattr(last, kind) for kind in KINDS] != prices or dict(last.tiers) != tiers:
-            _add_book(connection, CONFIG, model, price, multipliers, CONFIG)
+class _Written:
+    """Prices as the decimal strings that the database keeps.
+
+    Raises:
+        PriceError: one of them can't be used.
+    """
+
+    def __init__(self, price: Price, multipliers: Sequence[Decimal], reserved: Sequence[Decimal]) -> None:
+        for kind in KINDS:
+            if (number := getattr(price, kind)) is not None:
+                check_number(kind, number)
+        compile_book("", 0, price.kinds(), multipliers, reserved)
+        self.prices = [_text(number) for number in price.kinds()]
+        self.multipliers = {tier.word: _text(number) for tier, number in zip(TIERS, multipliers, strict=True)}
+        self.reserved = [_text(number) for number in reserved]
+
+    def says(self, book: BookRecord) -> bool:
+        """Whether that is what a book has already."""
+        return (
+            [getattr(book, kind) for kind in KINDS] == self.prices
+            and dict(book.tiers) == self.multipliers
+            and [getattr(book, kind) for kind in RESERVED] == self.reserved
+        )
 
 
-def _written(price: Price, multipliers: Sequence[Decimal]) -> tuple[list[str], dict[str, str]]:
-    """Prices and multipliers as the decimal strings that the database keeps."""
-    tiers = {tier.word: f"{number.normalize():f}" for tier, number in zip(TIERS, multipliers, strict=True)}
-    return [f"{number.normalize():f}" for number in price.kinds()], tiers
+def _text(number: Decimal) -> str:
+    return f"{number.normalize():f}"
 
 
-def _add_book(
-    connection: Connection, actor: str, model: str, price: Price, multipliers: Sequence[Decimal], source: str
-) -> BookRecord:
-    for kind in KINDS:
-        if (number := getattr(price, kind)) is not None:
-            check_number(kind, number)
-    compile_book(model, 0, price.kinds(), multipliers)
+def _take_over(connection: Connection, model: str, tariff: Tariff) -> None:
+    """The configuration's price, where it differs from the last one it gave.
+
+    So a change made through the control plane outlives a restart, until somebody edits the file.
+    """
+    price = tariff.price or Price(input=Decimal(0), output=Decimal(0))
+    fees = (Decimal(0), Decimal(0)) if tariff.reserved is None else (tariff.reserved.input, tariff.reserved.output)
+    written = _Written(price, tariff.multipliers, fees)
+    last = catalog.newest_book(connection, model, CONFIG)
+    if last is None or not written.says(last):
+        _add_book(connection, CONFIG, model, written, CONFIG)
+
+
+def _reserved_now(connection: Connection, model: str) -> list[Decimal]:
+    book = catalog.newest_book(connection, model)
+    return [Decimal(0) if book is None else Decimal(getattr(book, kind)) for kind in RESERVED]
+
+
+def _add_book(connection: Connection, actor: str, model: str, written: _Written, source: str) -> BookRecord:
     before = catalog.newest_book(connection, model)
-    prices, tiers = _written(price, multipliers)
-    catalog.add_book(connection, model, prices, tiers, source, now_us())
+    catalog.add_book(
+        connection,
+        model,
+        prices=written.prices,
+        multipliers=written.multipliers,
+        reserved=written.reserved,
+        source=source,
+        now_us=now_us(),
+    )
     after = catalog.newest_book(connection, model)
     assert after is not None
     note(connection, actor, "price.set", model, before, after)

@@ -1,20 +1,26 @@
 """Drives one pool's brain in the event loop: its effects become awaited turns, cuts and refusals."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from fareclass.core.snapshot import Quota
+from fareclass.core.capacity import MICRO
+from fareclass.core.snapshot import Model, Quota
 from fareclass.core.tiers import BY_WORD, TIERS, Tier, TierPolicy
-from fareclass.engine.base import Engine, EngineFailed
+from fareclass.core.usage import Usage
+from fareclass.engine.base import Engine, EngineFailed, Isolation, Traits
 from fareclass.engine.health import Watch
+from fareclass.flow.reply import Allowance, Allowances
 from fareclass.flow.seat import Seat
 from fareclass.sched.brain import Brain
+from fareclass.sched.reserves import HUNDREDTHS, Floor
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
 
+_log = logging.getLogger(__name__)
 _FIRST_LOOKS_S = 30.0
 """A start waits no longer for the first look at its replicas; the built-in engine's takes some 2.5 s on two idle cores."""
 _SILENT_S = 5.0
@@ -35,13 +41,15 @@ class Berth:
 class Dispatcher:
     """One pool: its brain, its replicas, and the seats of the requests that are in it.
 
+    `may_cache`: a replica that is up may keep prompts for later requests.
     All methods run in the event loop and none of them waits: a call into the brain and
     everything that follows from it happens in one step.
     """
 
-    def __init__(self, model: str, berths: Sequence[Berth], policies: Mapping[Tier, TierPolicy]) -> None:
-        self.model = model
-        self.brain = Brain(policies)
+    def __init__(self, model: Model, berths: Sequence[Berth], policies: Mapping[Tier, TierPolicy]) -> None:
+        self.model = model.name
+        self._shared_cache = model.shared_cache
+        self.brain = Brain(policies, burndown=model.burndown, capacity=model.capacity, headroom=model.headroom)
         self.berths = {berth.id: berth for berth in berths}
         self._loop = asyncio.get_running_loop()
         self._seats: dict[Ticket, Seat] = {}
@@ -49,8 +57,10 @@ class Dispatcher:
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._continues = self._continues_constrained = False
+        self.may_cache = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._share_ppm = MICRO
         self._watches: list[asyncio.Task[None]] = []
         now = self._loop.time()
         for berth in berths:
@@ -80,10 +90,37 @@ class Dispatcher:
 
     # -- what the walk of a request does with it
 
+    def set_floors(self, floors: Mapping[str, Floor]) -> None:
+        """These floors are in force from now on, by project."""
+        self._do(self.brain.set_floors(floors, self._loop.time()))
+        self._tell_share()
+
+    def claim(self, ticket: Ticket) -> bool:
+        """Make a new ticket reserved work if its project's floor has room for it now (R20)."""
+        return self.brain.claim(ticket, self._loop.time())
+
+    def claim_wait_s(self, ticket: Ticket) -> float | None:
+        """When the floor would have room for it, None if that is not known."""
+        return self.brain.reserves.wait_s(ticket, self._loop.time())
+
     def offer(self, seat: Seat, quota: Quota | None) -> None:
         """Put a request in line; `Seat.turn` tells what became of it."""
         self._seats[seat.ticket] = seat
         self._do(self.brain.offer(seat.ticket, self._loop.time(), quota))
+
+    def allowances(self, ticket: Ticket) -> Allowances | None:
+        """What its project has left, of its floor for reserved work, else of its quota, after the ticket's hold (R27)."""
+        if ticket.floor is not None:
+            sides = Allowance.of(ticket.floor.input.minute), Allowance.of(ticket.floor.output.minute)
+            return Allowances(tokens=Allowance.both(*sides, per_token=HUNDREDTHS))
+        account = self.brain.admission.account(ticket.project)
+        if account is None:
+            return None
+        tokens = account.tightest(ticket.tier)
+        return Allowances(
+            requests=None if account.rpm is None else Allowance.of(account.rpm),
+            tokens=None if tokens is None else Allowance.of(tokens),
+        )
 
     def first_token(self, seat: Seat) -> None:
         """The seat's call gave its first token."""
@@ -111,16 +148,16 @@ class Dispatcher:
             self.berths[replica].watch.failed(error)
         self._do(self.brain.failed(seat.ticket, self._loop.time()))
 
-    def finish(self, seat: Seat, used_tokens: int, *, served: bool) -> None:
-        """The request is over: slot and holds go back, in whatever state it was. Idempotent."""
-        if self._seats.pop(seat.ticket, None) is None:
+    def finish(self, seat: Seat, usage: Usage, *, served: bool) -> None:
+        """The request is over: slot and holds go back, in whatever state it was, corrected to its usage. Idempotent."""
+        if self._seats.pop(seat.ticket, None) is None and seat.ticket.floor is None:
             return
         if served and seat.replica is not None:
             self.berths[seat.replica].watch.succeeded()
             for replica, error in seat.refused_by:
                 if replica != seat.replica:
                     self.berths[replica].watch.failed(error)
-        self._do(self.brain.finish(seat.ticket, self._loop.time(), used_tokens))
+        self._do(self.brain.finish(seat.ticket, self._loop.time(), usage))
 
     # -- effects
 
@@ -172,6 +209,7 @@ class Dispatcher:
         self._up[berth.id] = up
         found = [other.engine.traits for other in self.berths.values() if self._up.get(other.id)]
         self._continues = any(traits.continuable for traits in found)
+        self.may_cache = any(traits.caches is not False or self._shared_cache for traits in found)
         able = [traits for traits in found if traits.continuable]
         self._continues_constrained = bool(able) and all(traits.continues_constrained for traits in able)
         if up:
@@ -189,6 +227,18 @@ class Dispatcher:
         else:
             self._do(self.brain.set_replica(berth.id, now, up=False))
             self._give_up_silent(berth)
+        self._tell_share()
+
+    def _tell_share(self) -> None:
+        """The alarm of R23: the replicas that are left can't keep the floors in force, or can again."""
+        share_ppm, self._share_ppm = self._share_ppm, self.brain.reserves.share_ppm
+        if self._share_ppm < share_ppm:
+            _log.error(
+                "floors shrink: the replicas that are up can't keep all that is reserved",
+                extra={"model": self.model, "kept_share": self._share_ppm / MICRO},
+            )
+        elif self._share_ppm > share_ppm:
+            _log.warning("floors grow back", extra={"model": self.model, "kept_share": self._share_ppm / MICRO})
 
     def _give_up_silent(self, berth: Berth) -> None:
         """While a replica is down, move what has heard nothing from it (R46)."""
@@ -213,6 +263,16 @@ class Dispatcher:
         return self._continues_constrained if constrained else self._continues
 
     @property
+    def busy(self) -> bool:
+        """Whether any request is in it."""
+        return bool(self._seats)
+
+    @property
+    def offered(self) -> int:
+        """Requests that were ever put in line."""
+        return self.brain.offered
+
+    @property
     def ready(self) -> bool:
         """Whether any replica can serve."""
         return any(replica.open for replica in self.brain.replicas.values())
@@ -223,7 +283,7 @@ class Dispatcher:
         tiers = {
             tier.word: {
                 "running": self.brain.running(tier),
-                "waiting": self.brain.lines.by_rank[tier].waiting,
+                "waiting": self.brain.lines.waiting(tier),
                 "paused": self.brain.lines.by_rank[tier].returned,
                 "expected_wait_ms": round(self.brain.wait_s(tier, now) * 1000),
             }
@@ -232,9 +292,31 @@ class Dispatcher:
         return {
             "model": self.model,
             "slots": self.brain.slots,
+            "headroom": self._describe_headroom(),
+            "floors": self._describe_floors(now),
+            "kept_share": self.brain.reserves.share_ppm / MICRO,
             "tiers": tiers,
             "replicas": [self.describe_replica(berth) for berth in self.berths.values()],
         }
+
+    def _describe_headroom(self) -> dict[str, Any]:
+        """Slots kept free of what can't be moved; how many sequences of that may run, and do (R10)."""
+        headroom = self.brain.headroom
+        return {"slots": headroom.slots, "fixed_limit": headroom.limit, "fixed_running": headroom.fixed}
+
+    def _describe_floors(self, now: float) -> list[dict[str, Any]]:
+        """Each floor in force, and what is left of its minute; below zero is debt (R20)."""
+        return [
+            {
+                "project": project,
+                "input_tpm": account.floor.input_tpm,
+                "output_tpm": account.floor.output_tpm,
+                "input_left": account.input.left(now),
+                "output_left": account.output.left(now),
+            }
+            for project, account in self.brain.reserves.accounts.items()
+            if account.open
+        ]
 
     def describe_replica(self, berth: Berth) -> dict[str, Any]:
         """One replica as the control plane shows it."""
@@ -253,7 +335,13 @@ class Dispatcher:
             "recompute_tokens": traits.recompute_tokens,
             "keeps_cut_prefill": traits.keeps_cut_prefill,
             "honours_priority": traits.honours_priority,
+            "cache_isolation": self._isolation(traits),
         }
+
+    def _isolation(self, traits: Traits) -> Isolation:
+        """How projects' cached prompts are kept apart; SHARED where the operator wants that they are not (R31)."""
+        apart = traits.isolation is Isolation.SLOTS or not self._shared_cache
+        return traits.isolation if apart else Isolation.SHARED
 
     def change(
         self, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None
@@ -274,4 +362,5 @@ class Dispatcher:
             self._do(self.brain.set_tiers(replica, None if len(given) == len(TIERS) else given, now))
         if drain is not None or slots is not None:
             self._do(self.brain.set_replica(replica, now, draining=drain, slots=slots))
+        self._tell_share()
         return self.describe_replica(berth)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fareclass.core.capacity import MICRO
 from fareclass.core.tiers import TIERS
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.telemetry import PoolState
@@ -31,12 +32,14 @@ class Fleet:
             brain = dispatcher.brain
             yield PoolState(
                 model=model,
-                queued={tier: brain.lines.by_rank[tier].waiting for tier in TIERS},
+                queued={tier: brain.lines.waiting(tier) for tier in TIERS},
                 running={tier: brain.running(tier) for tier in TIERS},
                 slots={replica.id: replica.slots for replica in brain.replicas.values()},
                 up={replica.id: replica.open for replica in brain.replicas.values()},
                 floor_starts=brain.floor_starts,
                 guard_starts=brain.guard_starts,
+                kept_share=brain.reserves.share_ppm / MICRO,
+                headroom_slots=brain.headroom.slots,
             )
 
     def not_ready(self) -> str | None:

@@ -4,8 +4,8 @@ from sqlalchemy import Connection
 
 from fareclass.core.limits import MODEL_CHARS
 from fareclass.flow.operator_rules import ControlError, check_name
-from fareclass.store import catalog
-from fareclass.store.records import KeyRecord, ProjectRecord
+from fareclass.store import catalog, workloads
+from fareclass.store.records import KeyRecord, ProjectRecord, WorkloadRecord
 
 
 def find_project(connection: Connection, ref: str) -> ProjectRecord:
@@ -26,6 +26,21 @@ def find_key(connection: Connection, ref: str) -> KeyRecord:
         shown = ", ".join(f"{key.id} of {key.project_name}" for key in matches[:5])
         raise ControlError("ambiguous", f"several keys are named {ref!r}: {shown}; use the id", "key")
     return matches[0]
+
+
+def find_workload(connection: Connection, name: str) -> WorkloadRecord:
+    workload = workloads.find_workload(connection, name)
+    if workload is None:
+        raise ControlError("not_found", f"no workload {name[:MODEL_CHARS]!r}", "workload")
+    return workload
+
+
+def find_key_of(connection: Connection, project: str, ref: str) -> KeyRecord:
+    """A project's key, by id, or by the name of one in force."""
+    for key in catalog.find_keys(connection, ref, project=project):
+        if key.id == ref or key.revoked_at is None:
+            return key
+    raise ControlError("not_found", f"the project has no key {ref[:MODEL_CHARS]!r}", "key")
 
 
 def find_key_ids(connection: Connection, ref: str, project: str | None) -> list[str]:

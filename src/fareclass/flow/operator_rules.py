@@ -2,11 +2,20 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
-from fareclass.core.limits import HEADER_VALUE_CHARS, NAME_CHARS, QUOTA, TAGS, WEIGHT
+from msgspec import structs
+
+from fareclass.core.limits import AMOUNT_USD, HEADER_VALUE_CHARS, NAME_CHARS, QUOTA, RULE_S, TAGS, THROTTLES, WEIGHT
+from fareclass.core.money import pico, usd
 from fareclass.core.tiers import ALIASES, BY_WORD, Tier
 from fareclass.store.ids import looks_like_id
+from fareclass.store.records import EscalationRecord
 
+SHAPES = ("steady", "seasonal", "spiky-critical", "spiky-tolerant", "experiment", "offline")
+"""What a workload is like over time (R41)."""
+REJECT = "reject"
+"""The overflow that refuses instead of serving as another tier (R21)."""
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -25,7 +34,7 @@ class ControlError(Exception):
 
 
 def check_name(name: str) -> str:
-    """A project's or key's name: it stands in URLs and tables, and is never taken for an id."""
+    """A project's, key's or workload's name: it stands in URLs and tables, and is never taken for an id."""
     printable = name.isprintable() and "/" not in name and name == name.strip()
     if not (printable and 1 <= len(name) <= NAME_CHARS) or name in {".", ".."}:
         raise ControlError(
@@ -98,9 +107,52 @@ def _allowed(words: Sequence[str]) -> list[Tier]:
     return allowed
 
 
-def check_limits(limits: Mapping[str, int | None]) -> dict[str, int | None]:
-    """On-demand quota (R25): whole numbers, null is no limit, 0 lets nothing through."""
+def check_escalation(
+    rule: EscalationRecord | None, default_tier: str, allowed_tiers: Sequence[str] | None
+) -> EscalationRecord | None:
+    """A rule in our own words (R40): it leads from the default tier to a better one that is allowed."""
+    if rule is None:
+        return None
+    if rule.after_throttles is None and rule.slower_than_ms is None:
+        raise ControlError("invalid", "needs after_throttles, slower_than_ms or both", "escalation")
+    for name, bound in (
+        ("for_s", RULE_S), ("window_s", RULE_S), ("after_throttles", THROTTLES), ("slower_than_ms", RULE_S * 1000)
+    ):  # fmt: skip
+        number = getattr(rule, name)
+        if number is not None and not 1 <= number <= bound:
+            raise ControlError("invalid", f"{name} must be from 1 to {bound}", f"escalation.{name}")
+    to = tier_of(rule.to, "escalation.to")
+    if to not in {Tier.PRIORITY, Tier.DEFAULT} or to >= BY_WORD[default_tier]:
+        better = " or ".join(each.word for each in (Tier.PRIORITY, Tier.DEFAULT) if each < BY_WORD[default_tier])
+        raise ControlError(
+            "invalid",
+            f"must be better than the default tier {default_tier}: {better or 'there is none'}",
+            "escalation.to",
+        )
+    if allowed_tiers is not None and to.word not in allowed_tiers:
+        raise ControlError("invalid", f"{to.word} is not one of the key's allowed_tiers: allow it too", "escalation.to")
+    return structs.replace(rule, to=to.word, usd_per_day=_amount(rule.usd_per_day))
+
+
+def _amount(text: str | None) -> str | None:
+    if text is None:
+        return None
+    amount = Decimal(text)
+    try:
+        if amount.is_finite() and 0 <= amount <= AMOUNT_USD:
+            return usd(pico(amount))
+    except ValueError as error:
+        raise ControlError("invalid", str(error), "escalation.usd_per_day") from None
+    raise ControlError("invalid", f"must be an amount from 0 to {AMOUNT_USD}", "escalation.usd_per_day")
+
+
+def check_limits(limits: Mapping[str, int | None], priority_share: Decimal) -> dict[str, int | None]:
+    """On-demand quota (R25): whole numbers, null is no limit, 0 lets nothing through; the share is of the `tpm`."""
     for name, limit in limits.items():
         if limit is not None and not 0 <= limit <= QUOTA:
             raise ControlError("invalid", f"{name} must be from 0 to {QUOTA}, or null for no limit", name)
-    return dict(limits)
+    if not (priority_share.is_finite() and 0 <= priority_share <= 1 and not priority_share * 1000 % 1):
+        raise ControlError("invalid", "must be a number from 0 to 1 of at most 3 decimals", "priority_share")
+    if priority_share and limits.get("tpm") is None:
+        raise ControlError("invalid", "is a share of the tpm: set that too", "priority_share")
+    return dict(limits) | {"priority_permille": int(priority_share * 1000)}

@@ -1,5 +1,6 @@
 """What the walk of a request needs of the wire: where its answer goes, in the caller's own dialect."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -7,6 +8,35 @@ import msgspec
 from fareclass.core.outcomes import Refusal
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
+from fareclass.sched.buckets import Bucket
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """One limit per minute as its caller is told of it (R27): `remaining` after this request's hold, and in how many
+    microseconds all of it is there again if nothing more is asked.
+    """
+
+    limit: int
+    remaining: int
+    reset_us: int
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> "Allowance":
+        """What a bucket shows at its last refill; debt shows as nothing left."""
+        return cls(bucket.per_minute, max(0, bucket.tokens), bucket.full_us)
+
+    @classmethod
+    def both(cls, one: "Allowance", other: "Allowance", per_token: int) -> "Allowance":
+        """Two sides of one floor, which are counted in `per_token` of a token: together, as APIs have one number."""
+        limit, remaining = one.limit + other.limit, one.remaining + other.remaining
+        return cls(limit // per_token, remaining // per_token, max(one.reset_us, other.reset_us))
+
+
+class Allowances(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits that a request came under, each None where there is none. Each API has its own names for them."""
+
+    requests: Allowance | None = None
+    tokens: Allowance | None = None
 
 
 class Served(msgspec.Struct, kw_only=True):
@@ -20,6 +50,9 @@ class Served(msgspec.Struct, kw_only=True):
     model: str
     upstream_model: str
     dropped: tuple[str, ...] = ()
+    spilled: str = ""
+    escalated: str = ""
+    allowances: Allowances | None = None
 
 
 class Reply(Protocol):
@@ -45,6 +78,9 @@ class Reply(Protocol):
 
     def continued(self) -> None:
         """The next events come from another upstream call that continues the answer: its id stays unseen (R11)."""
+
+    async def cut(self, choices: Sequence[int]) -> None:
+        """These sequences of a stream end here as if `max_tokens` were reached; `end` follows (R26)."""
 
     async def comment(self) -> None:
         """A comment line that keeps a paused stream alive (R11)."""

@@ -13,22 +13,25 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import msgspec
-
 from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, Snapshot
+from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
 from fareclass.flow.answer import Production
 from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.escalations import Escalations
+from fareclass.flow.prompt_cache import CachedPrompt, PromptCaches
+from fareclass.flow.purse import Purses
 from fareclass.flow.reply import Reply, Served
+from fareclass.flow.reserved import Standing
+from fareclass.flow.visit import Visit
 from fareclass.metering.ledger import Ledger, LedgerUnavailable
-from fareclass.metering.pricing import cost
-from fareclass.policy.estimate import Estimator, burnt
+from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
-from fareclass.policy.tiers import Terms, asked, check_allowed
-from fareclass.sched.ticket import Ticket
+from fareclass.policy.tiers import Claim, Terms, asked, check_allowed, exhausted
+from fareclass.sched.ticket import NOWHERE, Ticket
 
 _log = logging.getLogger(__name__)
 _LEDGER_RETRY_MS = 2_000
@@ -53,12 +56,20 @@ class Walk:
         self,
         snapshot: Callable[[], Snapshot],
         dispatchers: Mapping[str, Dispatcher],
+        standing: Standing,
+        escalations: Escalations,
+        caches: PromptCaches,
+        purses: Purses,
         estimator: Estimator,
         ledger: Ledger,
         observe: Callable[[Finished], None],
     ) -> None:
         self._snapshot = snapshot
         self._dispatchers = dispatchers
+        self._standing = standing
+        self._escalations = escalations
+        self._caches = caches
+        self._purses = purses
         self._estimator = estimator
         self._ledger = ledger
         self._observe = observe
@@ -66,7 +77,7 @@ class Walk:
 
     async def run(self, request: Request, reply: Reply) -> None:
         """Answer or refuse one request. Raises nothing but `CancelledError`."""
-        visit = _Visit(request)
+        visit = Visit(request)
         try:
             production = self._admit(request, reply, visit)
             await production.run()
@@ -99,7 +110,7 @@ class Walk:
             ended_us=time.time_ns() // 1000,
         )
         if key is not None:
-            finished.project, finished.key = key.project.id, key.id
+            finished.project, finished.key, finished.workload = key.project.id, key.id, key.workload
         self._ledger.note(finished)
         self._observe(finished)
 
@@ -107,7 +118,7 @@ class Walk:
         """Wait for the counting of calls whose callers went away."""
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    def _admit(self, request: Request, reply: Reply, visit: "_Visit") -> Production:
+    def _admit(self, request: Request, reply: Reply, visit: Visit) -> Production:
         """Everything up to the request's place in line, in one step."""
         snapshot = self._snapshot()
         key = request.key
@@ -115,35 +126,80 @@ class Walk:
         if model is None:
             raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
         visit.model = model
-        terms = visit.terms = asked(key, model, request.tier_word)
-        check_allowed(terms.requested, key, model)
+        reservations = snapshot.reservations.get((key.project.id, model.name), ())
+        claim = asked(key, model, request.tier_word, reservations)
+        visit.terms = Terms(claim.requested, claim.requested)
+        check_allowed(claim.requested, key, model)
         check_media(request.media_hosts, model)
         body, dropped = upstream_fields(request, model)
         if not self._ledger.healthy:
             raise Refusal(Outcome.SHED, _NO_LEDGER, retry_after_ms=_LEDGER_RETRY_MS)
         visit.snapshot = snapshot  # from here on tier and price book stay what they are now (R5)
+        if key.escalation is not None:
+            visit.raised = self._escalations.raised(request, model, claim, snapshot.books[model.name])
+            if visit.raised is not None:
+                claim = claim._replace(otherwise=visit.raised.tier)
         dispatcher = self._dispatchers[model.name]
-        ticket = self._ticket(request, key, model, terms, dispatcher)
+        cached = self._caches.read(request, body, model) if dispatcher.may_cache else None
+        ticket = self._ticket(request, model, claim, dispatcher, cached)
+        terms = visit.terms = self._terms(claim, ticket, request, snapshot)
         production = visit.production = Production(dispatcher, request, body, ticket, reply)
+        production.cached, production.salt = cached, self._caches.salt(key.project.id, model)
         production.served = Served(
             request_id=request.id,
             requested=terms.requested,
-            served=terms.served,
+            served=ticket.tier,
+            spilled=visit.spilled,
+            escalated="" if visit.raised is None else visit.raised.reason,
             queue_ms=0,
             replica="",
             model=model.name,
             upstream_model=model.upstream_model,
             dropped=dropped,
         )
-        dispatcher.offer(production.seat, snapshot.quotas.get((key.project.id, model.name)))
+        self._hold_money(snapshot, request, model, production)
+        quota = snapshot.quotas.get((key.project.id, model.name))
+        dispatcher.offer(production.seat, quota)
+        if quota is not None or ticket.tier is Tier.RESERVED:
+            production.served.allowances = dispatcher.allowances(ticket)
         return production
 
-    async def _complete(self, request: Request, reply: Reply, visit: "_Visit", production: Production) -> None:
+    def _hold_money(self, snapshot: Snapshot, request: Request, model: Model, production: Production) -> None:
+        """Hold it of the budgets that the request comes under (R26)."""
+        cached, ticket = production.cached, production.seat.ticket
+        writes = cached is not None and bool(cached.prefix.points)
+        purse = self._purses.open(snapshot, request, model, ticket, writes=writes, now_us=time.time_ns() // 1000)
+        if purse is not None:
+            production.hold_to(purse)
+
+    def _terms(self, claim: Claim, ticket: Ticket, request: Request, snapshot: Snapshot) -> Terms:
+        """The terms once the floor was asked: decided and held in one step (R2, R20, R21)."""
+        if not claim.claims:
+            return Terms(claim.requested, ticket.tier)
+        self._standing.look(snapshot, request.arrived_us)
+        dispatcher = self._dispatchers[request.model]
+        if dispatcher.claim(ticket):
+            return Terms(Tier.RESERVED, Tier.RESERVED)
+        if claim.otherwise is None:
+            raise exhausted(dispatcher.claim_wait_s(ticket))
+        return Terms(claim.requested, claim.otherwise)
+
+    def _finished(
+        self, visit: Visit, outcome: Outcome, usage: Usage, *, code: str | None = None, **more: bool
+    ) -> Finished:
+        """The event, from which budgets and the key's escalation learn before the caller hears of it."""
+        entry = visit.finished(outcome, usage, code=code or "", **more)
+        self._purses.settle(None if visit.production is None else visit.production.purse, entry)
+        if visit.key.escalation is not None:
+            self._escalations.ended(visit.key, visit.raised, entry)
+        return entry
+
+    async def _complete(self, request: Request, reply: Reply, visit: Visit, production: Production) -> None:
         """The answer is whole: everything is given back and on disk before its last byte leaves (R35)."""
         usage, estimated = await production.usage()
         body = b"" if request.stream else production.whole(usage)
         self._release(visit, usage, served=True)
-        entry = visit.finished(Outcome.COMPLETED, usage, estimated=estimated)
+        entry = self._finished(visit, Outcome.COMPLETED, usage, estimated=estimated)
         if not estimated:
             self._estimator.learn(visit.project, request, usage)
         visit.settled = True
@@ -160,7 +216,7 @@ class Walk:
         finally:
             self._observe(entry)
 
-    async def _unrecorded(self, reply: Reply, visit: "_Visit", entry: Finished) -> None:
+    async def _unrecorded(self, reply: Reply, visit: Visit, entry: Finished) -> None:
         """The ledger can't be written: an answer that nobody has seen is withheld and not billed."""
         refusal = Refusal(
             Outcome.INTERNAL,
@@ -170,33 +226,38 @@ class Walk:
         entry.outcome = Outcome.INTERNAL
         if not reply.started:
             self._ledger.void(entry)
+            self._purses.void(entry)
         await _refuse(reply, refusal, visit.served)
 
-    def _ticket(self, request: Request, key: Key, model: Model, terms: Terms, dispatcher: Dispatcher) -> Ticket:
-        estimator, width = self._estimator, request.width
+    def _ticket(
+        self, request: Request, model: Model, claim: Claim, dispatcher: Dispatcher, cached: CachedPrompt | None
+    ) -> Ticket:
+        estimator, key, width = self._estimator, request.key, request.width
         prompt_tokens = estimator.prompt_tokens(model.name, request.prompt_bytes) * width
+        read = 0 if cached is None else cached.known_tokens(prompt_tokens)
         continuable = request.continuable and dispatcher.continues(constrained=request.constrained)
         return Ticket(
             request.id,
             key.project.id,
-            terms.served,
+            Tier.RESERVED if claim.otherwise is None else claim.otherwise,
             prompt_tokens=prompt_tokens,
             width=width,
             weight=float(key.project.weight),
-            hold_tokens=estimator.hold_tokens(key.project.id, model, request, prompt_tokens),
+            hold_tokens=estimator.hold_tokens(key.project.id, model, request, prompt_tokens - read),
+            floor_input=model.burndown.floor_input(Usage(input=prompt_tokens - read, cache_read=read)),
+            floor_output=estimator.output_tokens(key.project.id, model, request.max_tokens) * width,
             continuable=continuable,
             streamed=request.stream or continuable,
             size_bytes=request.size_bytes,
+            holders=NOWHERE if cached is None else cached.holders,
         )
 
-    def _release(self, visit: "_Visit", usage: Usage, *, served: bool) -> None:
-        """Give slot and hold back, the hold corrected to what was used (R25)."""
-        if visit.production is not None and visit.model is not None:
-            used = usage.input + usage.cache_write_5m + usage.cache_write_1h
-            used += burnt(usage.output, visit.model.burndown.output)
-            visit.production.release(used, served=served)
+    def _release(self, visit: Visit, usage: Usage, *, served: bool) -> None:
+        """Give slot and holds back, the holds corrected to what was used (R20, R25)."""
+        if visit.production is not None:
+            visit.production.release(usage, served=served)
 
-    async def _settle(self, visit: "_Visit", refusal: Refusal, reply: Reply | None) -> None:
+    async def _settle(self, visit: Visit, refusal: Refusal, reply: Reply | None) -> None:
         """The one way out of a request that was not completed. `reply` is None where the caller is gone already."""
         if visit.settled:
             return
@@ -209,7 +270,8 @@ class Walk:
         unseen = reply is not None and not reply.started and ours
         if production is None or production.first_token_s is None or unseen:
             self._release(visit, Usage(), served=False)
-            entry = visit.finished(refusal.outcome, visit.estimate(self._estimator), code=refusal.code)
+            estimate = visit.estimate(self._estimator)
+            entry = self._finished(visit, refusal.outcome, estimate, code=refusal.code, unseen=unseen)
             self._ledger.note(entry)
             self._observe(entry)
         else:
@@ -224,89 +286,14 @@ class Walk:
         if reply is not None and refusal.outcome is not Outcome.CANCELLED:
             await _refuse(reply, refusal, served)
 
-    async def _bill(self, visit: "_Visit", refusal: Refusal, production: Production) -> None:
+    async def _bill(self, visit: Visit, refusal: Refusal, production: Production) -> None:
         usage, estimated = await production.usage()
-        entry = visit.finished(refusal.outcome, usage, estimated=estimated, code=refusal.code)
+        entry = self._finished(visit, refusal.outcome, usage, estimated=estimated, code=refusal.code)
         try:
             await self._ledger.append(entry)
         except LedgerUnavailable:
             _log.exception("an entry waits for the ledger", extra={"request_id": entry.id})
         self._observe(entry)
-
-
-class _Visit:
-    """What is known of one request while it walks, for its one `Finished` event."""
-
-    __slots__ = ("key", "model", "production", "request", "settled", "snapshot", "terms")
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.settled = False
-        self.snapshot: Snapshot | None = None
-        self.key = request.key
-        self.model: Model | None = None
-        self.terms: Terms | None = None
-        self.production: Production | None = None
-
-    @property
-    def served(self) -> Served | None:
-        """What the caller is told of it, once it was admitted."""
-        return None if self.production is None else self.production.served
-
-    @property
-    def project(self) -> str:
-        return self.key.project.id
-
-    def estimate(self, estimator: Estimator) -> Usage:
-        """What a request that got no token would have used: demand that the planner counts (R35)."""
-        if self.snapshot is None or self.model is None:
-            return Usage()  # it was not admitted
-        request = self.request
-        return Usage(
-            input=estimator.prompt_tokens(self.model.name, request.prompt_bytes) * request.width,
-            output=estimator.output_tokens(self.project, self.model, request.max_tokens) * request.width,
-        )
-
-    def finished(self, outcome: Outcome, usage: Usage, *, estimated: bool = False, code: str | None = None) -> Finished:
-        """The event, with its price if there was a first token."""
-        request, key, production = self.request, self.key, self.production
-        finished = Finished(
-            id=request.id,
-            caller_id=request.caller_id,
-            endpoint=request.endpoint,
-            outcome=outcome,
-            code=code or "",
-            streamed=request.stream,
-            usage=usage,
-            estimated=estimated,
-            arrived_us=request.arrived_us,
-            ended_us=time.time_ns() // 1000,
-        )
-        if self.model is not None:
-            finished.model = self.model.name
-        finished.project, finished.key = key.project.id, key.id
-        if key.tags:
-            finished.tags = msgspec.json.encode(key.tags).decode()
-        if self.terms is not None:
-            finished.requested_tier, finished.served_tier = self.terms
-        if production is not None:
-            self._add_production(finished, production)
-        return finished
-
-    def _add_production(self, finished: Finished, production: Production) -> None:
-        ticket, request = production.seat.ticket, self.request
-        finished.replica = production.replica
-        finished.pauses, finished.restarts = ticket.pauses, ticket.restarts + ticket.yields
-        finished.paused_ms = round(ticket.paused_s * 1000)
-        finished.longest_gap_ms = round(production.longest_gap_s * 1000)
-        if production.started_s is not None:
-            finished.started_us = request.arrived_us + round((production.started_s - request.arrived_s) * 1e6)
-            finished.queue_ms = production.served.queue_ms
-        if production.first_token_s is not None and self.snapshot is not None and self.terms is not None:
-            finished.first_token_us = request.arrived_us + round((production.first_token_s - request.arrived_s) * 1e6)
-            book = self.snapshot.books[finished.model]
-            finished.book_version = book.version
-            finished.cost_pico = cost(book, self.terms.served, finished.usage)
 
 
 def _hang_up() -> Refusal:

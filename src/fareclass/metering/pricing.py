@@ -3,29 +3,40 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from fareclass.core.limits import PRICE_USD
-from fareclass.core.money import per_token
+from fareclass.core.limits import PRICE_USD, RESERVED_PRICE_USD
+from fareclass.core.money import per_reserved_minute, per_token
 from fareclass.core.snapshot import PriceBook
 from fareclass.core.tiers import TIERS, Tier
 from fareclass.core.usage import KINDS, Usage
 
+RESERVED = ("reserved_input", "reserved_output")
+"""The two prices of a reservation."""
+
 
 class PriceError(ValueError):
-    """A price that can't be used. `field` is the token kind or `tiers.<tier>` whose number is at fault."""
+    """A price that can't be used. `field` is the kind of price or `tiers.<tier>` whose number is at fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
 
 
-def compile_book(model: str, version: int, prices: Sequence[Decimal], multipliers: Sequence[Decimal]) -> PriceBook:
+def compile_book(
+    model: str,
+    version: int,
+    prices: Sequence[Decimal],
+    multipliers: Sequence[Decimal],
+    reserved: Sequence[Decimal] = (Decimal(0), Decimal(0)),
+) -> PriceBook:
     """A model's price book from USD per 1 M tokens at tier default, one price per kind of `KINDS`, one multiplier per tier.
 
-    `reserved` has no price per token (R33). A cache read costs its share of the *served* tier's own input price (R32).
+    Tier `reserved` has no price per token: `reserved` are USD an hour for each 1,000 tokens a minute of input and of
+    output (R33). A cache read costs its share of the *served* tier's own input price (R32).
 
     Raises:
         PriceError: a price × multiplier is negative, beyond `PRICE_USD`, or no whole number of 10⁻¹² USD (R34).
     """
+    reserved_input, reserved_output = map(_reserved, RESERVED, reserved)
     return PriceBook(
         model=model,
         version=version,
@@ -33,6 +44,8 @@ def compile_book(model: str, version: int, prices: Sequence[Decimal], multiplier
             tuple(_rate(kind, price, tier, factor) for kind, price in zip(KINDS, prices, strict=True))
             for tier, factor in zip(TIERS, multipliers, strict=True)
         ),
+        reserved_input=reserved_input,
+        reserved_output=reserved_output,
     )
 
 
@@ -51,6 +64,11 @@ def cost(book: PriceBook, tier: Tier, usage: Usage) -> int:
         + usage.cache_read * kind[3]
         + usage.output * kind[4]
     )
+
+
+def minute_fee(book: PriceBook, input_tpm: int, output_tpm: int) -> int:
+    """What a reservation costs for each minute in force, in 10⁻¹² USD (R18)."""
+    return input_tpm * book.reserved_input + output_tpm * book.reserved_output
 
 
 def check_number(field: str, number: Decimal) -> None:
@@ -76,3 +94,13 @@ def _rate(kind: str, price: Decimal, tier: Tier, factor: Decimal) -> int:
         return per_token(price, factor)
     except ValueError as error:
         raise PriceError(kind, f"{kind} at tier {tier.word}: {error}") from None
+
+
+def _reserved(field: str, price: Decimal) -> int:
+    check_number(field, price)
+    if price > RESERVED_PRICE_USD:
+        raise PriceError(field, f"{field} must be at most {RESERVED_PRICE_USD} USD an hour for 1,000 tokens a minute")
+    try:
+        return per_reserved_minute(price)
+    except ValueError as error:
+        raise PriceError(field, f"{field}: {error}") from None

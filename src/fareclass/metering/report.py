@@ -13,7 +13,7 @@ from fareclass.core.usage import KINDS
 from fareclass.store.entries import HALF, Filters, totals
 from fareclass.store.records import moment
 
-DIMENSIONS = ("project", "key", "model", "requested_tier", "served_tier", "outcome")
+DIMENSIONS = ("project", "key", "model", "workload", "requested_tier", "served_tier", "outcome")
 TIERS_SHOWN = ("requested_tier", "served_tier")
 """Every row shows these two, asked for or not (R5)."""
 TAG_PREFIX = "tag:"
@@ -40,6 +40,7 @@ class UsageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     key: str | None = None
     key_name: str | None = None
     model: str | None = None
+    workload: str | None = None
     tag: str | None = None
     requested_tier: str
     served_tier: str

@@ -1,16 +1,19 @@
 """Which tier a request is admitted as (R1 to R3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from fareclass.core.outcomes import Outcome, Refusal
-from fareclass.core.snapshot import Key, Model
+from fareclass.core.snapshot import Key, Model, Reservation
 from fareclass.core.tiers import ALIASES, BY_WORD, Tier
 
 _SENT: Mapping[Tier, str] = MappingProxyType(
     {Tier.PRIORITY: "`priority` (or `fast`)", Tier.DEFAULT: "`default`", Tier.FLEX: "`flex`"}
 )
+_RESERVED = "`reserved` (or `scale`)"
 """What callers may send, as they are told it."""
 
 
@@ -21,12 +24,26 @@ class Terms(NamedTuple):
     served: Tier
 
 
-def asked(key: Key, model: Model, word: str | None) -> Terms:
-    """Terms for a tier as the caller wrote it; None and `auto` stand for the key's default.
+class Claim(NamedTuple):
+    """What a request asks for: `requested`, or a place in its project's floor first where it `claims` one (R2, R20).
+
+    Where the floor has no room, it is served as `otherwise`; None rejects it (R21).
+    """
+
+    requested: Tier
+    otherwise: Tier | None
+    claims: bool = False
+
+
+def asked(key: Key, model: Model, word: str | None, reservations: Sequence[Reservation] = ()) -> Claim:
+    """What a tier asks for as the caller wrote it; None stands for the key's default, `auto` for reserved or else that.
+
+    `reservations` are the project's on this model, those that ended lately too (R3).
 
     Raises:
         Refusal: `invalid` for a word that is no tier, for batch and for reserved without a reservation.
     """
+    auto = word == "auto" and key.default_tier is not Tier.RESERVED
     if word is None or word == "auto":
         tier = key.default_tier
     elif word in BY_WORD:
@@ -35,11 +52,31 @@ def asked(key: Key, model: Model, word: str | None) -> Terms:
         tier = ALIASES[word]
     else:
         raise _invalid(f"`{word[:64]}` is no service tier; {_usable(key, model)}.")
-    if tier is Tier.RESERVED:
-        raise _invalid("Reservation not found.")
     if tier is Tier.BATCH:
         raise _invalid(f"The batch tier is only for jobs of a batch API; {_usable(key, model)}.")
-    return Terms(requested=tier, served=tier)
+    if tier is Tier.RESERVED:
+        if not reservations:
+            raise _invalid("Reservation not found.")
+        return Claim(tier, overflow(key, reservations), claims=True)
+    return Claim(tier, tier, claims=auto and bool(reservations) and _allows(Tier.RESERVED, key, model))
+
+
+def overflow(key: Key, reservations: Sequence[Reservation]) -> Tier | None:
+    """Where requests go that the floor has no room for: the key's workload says it, or the reservation that ends last."""
+    if key.overflow is not UNSET:
+        return key.overflow
+    last = max(reservations, key=lambda one: (one.ends_us is None, one.ends_us or 0, one.id))
+    return last.overflow
+
+
+def exhausted(wait_s: float | None) -> Refusal:
+    """A reservation that rejects what is beyond its floor (R21)."""
+    return Refusal(
+        Outcome.THROTTLED,
+        "The reservation's tokens are used up for the moment, and it takes no overflow to another tier.",
+        code="reservation_exhausted",
+        retry_after_ms=None if wait_s is None else max(1, round(wait_s * 1000)),
+    )
 
 
 def check_allowed(tier: Tier, key: Key, model: Model) -> None:
@@ -48,6 +85,10 @@ def check_allowed(tier: Tier, key: Key, model: Model) -> None:
         raise _forbidden(tier, f"the key `{key.name}`", key, model)
     if tier not in model.tiers:
         raise _forbidden(tier, f"the model `{model.name}`", key, model)
+
+
+def _allows(tier: Tier, key: Key, model: Model) -> bool:
+    return tier in model.tiers and (key.allowed_tiers is None or tier in key.allowed_tiers)
 
 
 def _invalid(message: str) -> Refusal:

@@ -1,6 +1,6 @@
 """May a ticket stand in line at all: can any replica ever run it, and is it within its project's quota (R25, R49)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Quota
@@ -16,10 +16,11 @@ DOWN_RETRY_S = 2.0
 class Admission:
     """The quota accounts of a pool, one per project that has a quota, and the checks before the line."""
 
-    __slots__ = ("_accounts",)
+    __slots__ = ("_accounts", "_late")
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
+        self._late: dict[str, list[tuple[int, Tier, int]]] = {}
 
     def unfit(self, ticket: Ticket, replicas: Collection[Replica]) -> Refuse | None:
         """Refuse what no replica could run now or ever."""
@@ -44,7 +45,7 @@ class Admission:
         if account is None:
             if quota is None:
                 return None
-            account = self._accounts[ticket.project] = Account(quota, int(now * 1e6))
+            account = self._opened(ticket.project, quota, int(now * 1e6))
         now_us = int(now * 1e6)
         if quota is not None and quota != account.quota:
             account.change(quota, now_us)
@@ -56,6 +57,36 @@ class Admission:
             return None
         message = f"The project's quota on this model is used up: {blocked.what}."
         return Refuse(ticket, Outcome.THROTTLED, message, blocked.wait_s, hopeless=blocked.hopeless)
+
+    def account(self, project: str) -> Account | None:
+        """What the project has left, as of its last request; None where it never had a quota."""
+        return self._accounts.get(project)
+
+    def levels(self, now: float) -> dict[str, dict[str, list[int | None]]]:
+        """What must outlive a restart, by project."""
+        return {project: account.levels(int(now * 1e6)) for project, account in self._accounts.items()}
+
+    def restore(self, levels: Mapping[str, Mapping[str, Sequence[int | None]]], at: float) -> None:
+        """Go on from the levels of another time."""
+        for project, kept in levels.items():
+            tpm, priority_tpm, rpm = kept["limits"]
+            account = Account(Quota(tpm=tpm, priority_tpm=priority_tpm or 0, rpm=rpm), int(at * 1e6))
+            account.restore(kept["levels"], int(at * 1e6))
+            self._accounts[project] = account
+
+    def charge(self, project: str, tier: Tier, tokens: int, at: float) -> None:
+        """A request ended after the levels were taken that are gone on from."""
+        if project in self._accounts:
+            self._accounts[project].charge(tier, tokens, int(at * 1e6))
+        else:
+            self._late.setdefault(project, []).append((int(at * 1e6), tier, tokens))
+
+    def _opened(self, project: str, quota: Quota, now_us: int) -> Account:
+        late = self._late.pop(project, [])
+        account = self._accounts[project] = Account(quota, min(now_us, late[0][0]) if late else now_us)
+        for at_us, tier, tokens in late:
+            account.charge(tier, tokens, at_us)
+        return account
 
     def settle(self, ticket: Ticket, used_tokens: int, now: float) -> None:
         """Correct the ticket's hold to what was used; without use all of it is given back."""

@@ -9,40 +9,41 @@ What a driver owes it: carry out each effect; report a started call's `first_tok
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from fareclass.core.limits import MAX_FAILURES, PROTECTION_S, YIELD_TOKENS
+from fareclass.core.limits import MAX_FAILURES, PROTECTION_S
 from fareclass.core.outcomes import Outcome
-from fareclass.core.snapshot import Quota
-from fareclass.core.tiers import TIERS, Tier, TierPolicy
+from fareclass.core.snapshot import Burndown, Capacity, Quota
+from fareclass.core.tiers import Tier, TierPolicy
+from fareclass.core.usage import Usage
 from fareclass.sched.admission import Admission
-from fareclass.sched.fairness import CACHED_WEIGHT, INPUT_WEIGHT, OUTPUT_WEIGHT
-from fareclass.sched.floors import Floors
-from fareclass.sched.line import Line
-from fareclass.sched.lines import Lines
-from fareclass.sched.placement import gated, place, shun, victims
+from fareclass.sched.fairness import OUTPUT_WEIGHT
+from fareclass.sched.placement import place, shun
 from fareclass.sched.replica import Replica
-from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
-from fareclass.sched.timers import Timers
-from fareclass.sched.waits import Waits
+from fareclass.sched.reserves import Floor, Reserves
+from fareclass.sched.sweep import Sweep
+from fareclass.sched.ticket import Effect, Refuse, State, Ticket
 
 
-class Brain:
-    """Who goes next, and where (R7–R12, R14–R16, R25, R46, R52)."""
+class Brain(Sweep):
+    """Who goes next, and where (R7–R12, R14–R16, R20–R25, R46, R52).
 
-    def __init__(self, policies: Mapping[Tier, TierPolicy]) -> None:
-        self.policies = policies
-        self.replicas: dict[str, Replica] = {}
-        self.lines = Lines(policies, self.replicas)
+    `capacity` is what the whole pool does, `headroom` the operator's number instead of the derived one (R10).
+    """
+
+    def __init__(
+        self,
+        policies: Mapping[Tier, TierPolicy],
+        *,
+        burndown: Burndown = Burndown(),
+        capacity: Capacity | None = None,
+        headroom: int | None = None,
+    ) -> None:
+        super().__init__(policies, headroom)
+        self.burndown = burndown
+        self.reserves = Reserves(capacity, burndown)
         self.admission = Admission()
-        self._floors = Floors(policies, self.replicas)
-        self._roomy: tuple[dict[Replica, None], ...] = tuple({} for _ in TIERS)
-        self._timers = Timers()
-        self._waits = Waits(policies, self.replicas, self.lines, self._timers)
-        self.floor_starts = self.guard_starts = 0  # R7's exceptions: starts while a better tier stood in line
-        self._movable = [0] * len(TIERS)
-        self._leaving = 0
-        self._freed = False
-        self._seq = 0
+        self.offered = 0
 
     # -- replicas
 
@@ -74,7 +75,7 @@ class Brain:
         if slots is not None:
             replica.set_slots(slots, self.policies)
         for ticket in replica.running:
-            replica.note_movable(ticket)
+            self._note(ticket, replica)
         out: list[Effect] = []
         if replica.draining and any(other.open for other in self.replicas.values()):
             for ticket in [t for movable in replica.movable for t in movable]:
@@ -87,6 +88,19 @@ class Brain:
         replica.tiers = frozenset(tiers) if tiers is not None else None
         return self._changed(replica, now, [])
 
+    def set_floors(self, floors: Mapping[str, Floor], now: float) -> list[Effect]:
+        """These are the floors in force from now on, by project (R18)."""
+        self.reserves.set_floors(floors, now)
+        return self._resupplied(now, [])
+
+    def claim(self, ticket: Ticket, now: float) -> bool:
+        """Before `offer`: make the ticket reserved if its project's floor has room for it now, and hold that (R20)."""
+        if not self.reserves.claim(ticket, now):
+            return False
+        if self.headroom.arrivals.came(now):
+            self._measure_headroom()
+        return True
+
     def _changed(self, replica: Replica, now: float, out: list[Effect]) -> list[Effect]:
         replica.measure()
         if not replica.open:
@@ -94,22 +108,38 @@ class Brain:
                 for ticket in line.homebound(replica.id):
                     line.roam(ticket)
                 line.forgive()
+        return self._resupplied(now, out)
+
+    def _resupplied(self, now: float, out: list[Effect]) -> list[Effect]:
+        """Floors and headroom follow the replicas that are open (R10, R23)."""
+        lanes = [replica for replica in self.replicas.values() if replica.tiers is None or 0 in replica.tiers]
+        able = sum(replica.slots for replica in lanes if replica.open)
+        self.reserves.supply(sum(replica.slots for replica in self.replicas.values()), able, now)
+        self._measure_headroom()
         self._sweep(now, out)
         return out
+
+    def _measure_headroom(self) -> None:
+        open_slots = sum(replica.slots for replica in self.replicas.values() if replica.open)
+        self.headroom.measure(self.reserves.load_micro, open_slots)
 
     # -- tickets
 
     def offer(self, ticket: Ticket, now: float, quota: Quota | None = None) -> list[Effect]:
-        """A new ticket: it starts, waits in line, or is refused, in this very step."""
-        self._seq += 1
-        ticket.seq = self._seq
+        """A new ticket: it starts, waits in line, or is refused, in this very step.
+
+        `quota` is its project's on demand; what is inside a floor doesn't touch it (R25).
+        """
+        self.offered += 1
+        ticket.seq = self.offered
         ticket.arrival = now
+        ticket.sticky = ticket.streamed and not ticket.continuable and ticket.tier is not Tier.RESERVED
         policy = self.policies[ticket.tier]
         ticket.expires_at = min(now + policy.max_wait_s, ticket.deadline or float("inf"))
         refusal = (
             self.admission.unfit(ticket, self.replicas.values())
             or (self.lines.full(ticket, now) if self.lines.total[0] else None)
-            or self.admission.hold(ticket, quota, now)
+            or (None if ticket.tier is Tier.RESERVED else self.admission.hold(ticket, quota, now))
         )
         if refusal is not None:
             ticket.state = State.GONE
@@ -117,9 +147,9 @@ class Brain:
         ticket.state = State.WAITING
         out: list[Effect] = []
         if not self.lines.total[0]:
-            replica = place(ticket, self._roomy[ticket.rank], (), now)
+            replica = place(ticket, self._open_to(ticket, self._roomy[ticket.rank]), (), now)
             if replica is not None:
-                ticket.flow = self.lines.by_rank[ticket.rank].fresh.pass_through(ticket)
+                ticket.flow = self.lines.line(ticket).fresh.pass_through(ticket)
                 self._start(ticket, replica, now, out)
                 self._sweep(now, out)
                 return out
@@ -133,7 +163,7 @@ class Brain:
         """The running call gave its first token since it started: the gate may open (R52)."""
         replica = self._where(ticket)
         replica.prefilled(ticket, now)
-        replica.note_movable(ticket)
+        self._note(ticket, replica)
         if ticket.resumed:
             ticket.protected_until = now + max(PROTECTION_S, 4.0 * (now - ticket.started_at))
             self._timers.set(ticket, ticket.protected_until)
@@ -146,13 +176,15 @@ class Brain:
         ticket.made_tokens += tokens
         assert ticket.flow is not None
         ticket.flow.served += tokens * OUTPUT_WEIGHT / ticket.flow.weight
+        if ticket.floor is not None:
+            ticket.floor.made(ticket, tokens)
 
     def sent(self, ticket: Ticket) -> None:
         """A byte reached the caller: from now on it can't start over (R11)."""
         if not ticket.sent:
             ticket.sent = True
             if ticket.replica is not None:
-                self._where(ticket).note_movable(ticket)
+                self._note(ticket, self._where(ticket))
 
     def fixed(self, ticket: Ticket, now: float) -> list[Effect]:
         """The answer can no longer be continued (a tool call began, R11); one told to pause runs on."""
@@ -162,7 +194,7 @@ class Brain:
             if ticket.state is State.LEAVING:
                 ticket.state = State.RUNNING
                 self._leaving -= ticket.width
-            self._where(ticket).note_movable(ticket)
+            self._note(ticket, self._where(ticket))
             self._sweep(now, out)
         return out
 
@@ -191,9 +223,11 @@ class Brain:
         self._sweep(now, out)
         return out
 
-    def finish(self, ticket: Ticket, now: float, used_tokens: int) -> list[Effect]:
-        """The ticket is over, in whatever state it is; `used_tokens` settle its hold (R25). Idempotent."""
+    def finish(self, ticket: Ticket, now: float, usage: Usage) -> list[Effect]:
+        """The ticket is over, in whatever state it is; `usage` settles its holds (R20, R25). Idempotent."""
         out: list[Effect] = []
+        if ticket.floor is not None:
+            ticket.floor.settle(ticket, usage, int(now * 1e6))
         if ticket.state is State.GONE:
             return out
         if ticket.line is not None:
@@ -203,9 +237,27 @@ class Brain:
             self._leave(ticket)
         self._timers.drop(ticket)
         ticket.state = State.GONE
-        self.admission.settle(ticket, used_tokens, now)
+        self.admission.settle(ticket, self.burndown.quota_tokens(usage), now)
         self._sweep(now, out)
         return out
+
+    # -- over a restart
+
+    def levels(self, now: float) -> dict[str, Any]:
+        """The levels of all buckets as they would be without work in flight, as plain JSON."""
+        return {"floors": self.reserves.levels(now), "quotas": self.admission.levels(now)}
+
+    def restore(self, levels: Mapping[str, Any], at: float) -> None:
+        """Go on from the levels of another time (`at` may lie before this clock's zero)."""
+        self.reserves.restore(levels["floors"], at)
+        self.admission.restore(levels["quotas"], at)
+
+    def charge(self, project: str, tier: Tier, usage: Usage, at: float) -> None:
+        """A request ended after the levels were taken that are gone on from."""
+        if tier is Tier.RESERVED:
+            self.reserves.charge(project, usage, at)
+        elif tier < Tier.BATCH:
+            self.admission.charge(project, tier, self.burndown.quota_tokens(usage), at)
 
     # -- time
 
@@ -228,157 +280,6 @@ class Brain:
                 self._where(ticket).settle_prefill(ticket)
         self._sweep(now, out)
         return out
-
-    # -- moving tickets
-
-    def _where(self, ticket: Ticket) -> Replica:
-        assert ticket.replica is not None, ticket
-        return self.replicas[ticket.replica]
-
-    def _start(self, ticket: Ticket, replica: Replica, now: float, out: list[Effect]) -> None:
-        if ticket.line is not None:
-            ticket.line.remove(ticket)
-            self._timers.drop(ticket)
-        self.guard_starts += ticket.guarded and self.lines.better_wait(ticket.rank)
-        own = replica.pending_tokens(ticket)
-        if replica.prefilling:
-            for other in [t for t in replica.prefilling if replica.yields(t, ticket, now)]:
-                other.yields += 1
-                self._restart(replica, other, now, out)
-        ticket.resumed = ticket.state is State.PAUSED
-        if ticket.resumed:
-            ticket.paused_s += now - ticket.paused_at
-            ticket.protected_until = float("inf")
-        elif now > ticket.arrival:
-            self.lines.started(ticket, now)
-        if not ticket.charged:
-            ticket.charged = True
-            fresh = ticket.prompt_tokens - ticket.cached_tokens
-            assert ticket.flow is not None
-            ticket.flow.charge(fresh * INPUT_WEIGHT + ticket.cached_tokens * CACHED_WEIGHT)
-        ticket.state = State.RUNNING
-        ticket.replica = replica.id
-        ticket.started_at = now
-        replica.add(ticket, own)
-        if not ticket.streamed:
-            self._timers.set(ticket, now + own / replica.prefill_tps)
-        out.append(Start(ticket, replica.id))
-
-    def _leave(self, ticket: Ticket) -> None:
-        """The ticket's call is over: its slot is free."""
-        replica = self._where(ticket)
-        if ticket.state is State.LEAVING:
-            self._leaving -= ticket.width
-        replica.drop(ticket)
-        self._timers.drop(ticket)
-        ticket.replica = None
-
-    def _set_aside(self, ticket: Ticket, now: float, home: str | None) -> None:
-        self._leave(ticket)
-        ticket.state = State.PAUSED
-        ticket.pauses += 1
-        ticket.paused_at = now
-        ticket.home = home
-        ticket.roams = home is None or not self.replicas[home].open
-        self.lines.put_back(ticket, now)
-        self._waits.begin(ticket, now)
-
-    def _put_back(self, ticket: Ticket, now: float, home: str | None = None) -> None:
-        """It sent nothing: it stands in line again, with its wait clock still running."""
-        ticket.state = State.WAITING
-        ticket.made_tokens = 0
-        ticket.paused_at = now
-        ticket.home = home
-        ticket.roams = home is None or not self.replicas[home].open
-        self.lines.put_back(ticket, now)
-        self._waits.begin(ticket, now)
-
-    def _restart(self, replica: Replica, ticket: Ticket, now: float, out: list[Effect]) -> None:
-        """Its own replica keeps what it prefilled, where the engine does that."""
-        keeps = replica.keeps_cut and ticket.pending_tokens > YIELD_TOKENS
-        self._leave(ticket)
-        self._put_back(ticket, now, home=replica.id if keeps else None)
-        self._freed = True
-        out.append(Restart(ticket))
-
-    def _take(self, replica: Replica, victim: Ticket, now: float, out: list[Effect]) -> None:
-        """Take the victim's slot: at once by a restart, or at its next clean cut by a pause."""
-        if replica.can_pause(victim):
-            victim.state = State.LEAVING
-            self._leaving += victim.width
-            replica.note_movable(victim)
-            out.append(Pause(victim))
-        else:
-            victim.restarts += 1
-            self._restart(replica, victim, now, out)
-
-    # -- the sweep
-
-    def _sweep(self, now: float, out: list[Effect]) -> None:
-        """Give every free slot to the best-ranked ticket that may start; then take slots where that is due (R7, R11).
-
-        A ticket that is put back frees its slot at once, perhaps for somebody better than
-        who made it go, so the round begins anew.
-        """
-        self._freed = True
-        while self._freed and self.lines.total[0]:
-            self._freed = False
-            self._round(now, out)
-
-    def _round(self, now: float, out: list[Effect]) -> None:
-        for tier in self._floors.tiers:
-            while self._floors.below(tier) and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out):
-                self.floor_starts += self.lines.better_wait(tier)
-        claimed: dict[Replica, None] = {}
-        spoken = 0
-        for line, rank in self.lines.order:
-            if not line.fresh.waiting and not line.returned:
-                continue
-            while self._fill_one(line, rank, now, claimed, out):
-                pass
-            if rank <= Tier.DEFAULT:
-                roaming = line.width - line.home_width
-                self._take_for(line, rank, spoken + roaming, now, out)
-                if self._freed:
-                    return
-                spoken += min(roaming, max(0, self._leaving - spoken))
-
-    def _fill_one(self, line: Line, rank: int, now: float, claimed: dict[Replica, None], out: list[Effect]) -> bool:
-        """Start the best ticket of this line that may start; False if none may."""
-        roomy = self._roomy[rank]
-        if not roomy:
-            return False
-        keeps = rank > Tier.RESERVED
-        for ticket, home in line.candidates(roomy):
-            among = roomy if home is None else (home,)
-            replica = place(ticket, among, claimed, now)
-            if replica is not None:
-                self._start(ticket, replica, now, out)
-                return True
-            if keeps and (kept := gated(ticket, among, claimed)) is not None:
-                claimed[kept] = None
-                keeps = False
-        return False
-
-    def _take_for(self, line: Line, rank: int, enough: int, now: float, out: list[Effect]) -> None:
-        """Take slots till `enough` are being freed for who may go anywhere, and on each replica for who awaits it."""
-        below = Tier.RESERVED if line is self.lines.guard else rank
-        if not any(self._movable[below + 1 :]):
-            return
-        for ticket, home in line.candidates(self.replicas.values()):
-            if ticket.rank > Tier.DEFAULT:
-                continue
-            among = self.replicas.values() if home is None else (home,)
-            while self._leaving < enough if home is None else home.leaving() < line.width_at[home.id]:
-                found = victims(ticket, among, now, self._floors.inside())
-                if found is None:
-                    break
-                for victim in found[1]:
-                    self._take(found[0], victim, now, out)
-                if self._freed:
-                    return
-            if ticket.fresh:
-                return
 
     # -- what it shows
 

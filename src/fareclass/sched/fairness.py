@@ -14,47 +14,75 @@ LOOK_AHEAD = 8
 """Projects whose first ticket is looked at when the very first can't start (R12)."""
 
 
-class Flow:
-    """One project inside one tier: its waiting tickets, and the tokens that it was served.
+class Queue:
+    """Tickets of one project: first come, first served; those of batch by their deadline (R8)."""
 
-    Tickets go first come, first served; those of batch by their deadline (R8).
-    """
+    __slots__ = ("_deadlines", "_lines", "waiting")
 
-    __slots__ = ("deadlines", "lines", "project", "queued", "served", "waiting", "weight")
-
-    def __init__(self, project: str, weight: float) -> None:
-        self.project = project
-        self.weight = weight
-        self.served = 0.0
+    def __init__(self) -> None:
+        self._lines: dict[float, OrderedDict[Ticket, None]] = {}
+        self._deadlines: list[float] = []
         self.waiting = 0
-        self.queued = False
-        self.lines: dict[float, OrderedDict[Ticket, None]] = {}
-        self.deadlines: list[float] = []
 
     def push(self, ticket: Ticket) -> None:
         """Behind the last one with the same deadline."""
         key = _key(ticket)
-        line = self.lines.get(key)
+        line = self._lines.get(key)
         if line is None:
-            line = self.lines[key] = OrderedDict()
-            heapq.heappush(self.deadlines, key)
+            line = self._lines[key] = OrderedDict()
+            heapq.heappush(self._deadlines, key)
         line[ticket] = None
         self.waiting += 1
 
     def remove(self, ticket: Ticket) -> None:
         """Out of line, wherever it stands."""
         key = _key(ticket)
-        line = self.lines[key]
+        line = self._lines[key]
         del line[ticket]
         self.waiting -= 1
         if not line:
-            del self.lines[key]
-            self.deadlines.remove(key)
-            heapq.heapify(self.deadlines)
+            del self._lines[key]
+            self._deadlines.remove(key)
+            heapq.heapify(self._deadlines)
 
     def first(self) -> Ticket:
         """Its next ticket; there must be one."""
-        return next(iter(self.lines[self.deadlines[0]]))
+        return next(iter(self._lines[self._deadlines[0]]))
+
+
+class Flow:
+    """One project inside one tier: its waiting tickets, and the tokens that it was served.
+
+    Those that headroom may hold back (R10, `Ticket.sticky`) stand in a queue of their own,
+    so that whoever comes behind them needs no search to pass.
+    """
+
+    __slots__ = ("project", "queued", "served", "soft", "sticky", "weight")
+
+    def __init__(self, project: str, weight: float) -> None:
+        self.project = project
+        self.weight = weight
+        self.served = 0.0
+        self.queued = False
+        self.soft = Queue()
+        self.sticky = Queue()
+
+    @property
+    def waiting(self) -> int:
+        """Tickets in line."""
+        return self.soft.waiting + self.sticky.waiting
+
+    def queue(self, ticket: Ticket) -> Queue:
+        """Where the ticket stands, or will."""
+        return self.sticky if ticket.sticky else self.soft
+
+    def first(self) -> Ticket:
+        """Its next ticket; there must be one."""
+        if not self.sticky.waiting:
+            return self.soft.first()
+        if not self.soft.waiting:
+            return self.sticky.first()
+        return min(self.soft.first(), self.sticky.first(), key=_place)
 
     def charge(self, tokens: float) -> None:
         """Add weighted tokens to what the project was served."""
@@ -63,6 +91,10 @@ class Flow:
 
 def _key(ticket: Ticket) -> float:
     return ticket.deadline or 0.0 if ticket.tier is Tier.BATCH else 0.0
+
+
+def _place(ticket: Ticket) -> tuple[float, int]:
+    return _key(ticket), ticket.seq
 
 
 class FairLine:
@@ -107,7 +139,7 @@ class FairLine:
                 flow.queued = True
                 self._seq += 1
                 heapq.heappush(self._heap, (flow.served, self._seq, flow))
-        flow.push(ticket)
+        flow.queue(ticket).push(ticket)
         self.waiting += 1
         return flow
 
@@ -120,18 +152,27 @@ class FairLine:
 
     def remove(self, ticket: Ticket, flow: Flow) -> None:
         """The ticket leaves: it starts, or is gone."""
-        flow.remove(ticket)
+        flow.queue(ticket).remove(ticket)
         self.waiting -= 1
         if not flow.waiting:
             self._level = flow.served
 
-    def head(self) -> Ticket | None:
-        """The very next ticket in fair order."""
-        self._settle()
-        return self._heap[0][2].first() if self._heap else None
+    def heads(self, *, soft: bool) -> Iterator[Ticket]:
+        """The very next ticket in fair order, then the first ones of the next few projects for when it can't start.
 
-    def others(self) -> Iterator[Ticket]:
-        """The first tickets of the next few projects, for when the head can't start. Look before you change."""
+        `soft`: only those that no headroom holds back. Look before you change.
+        """
+        self._settle()
+        if self._heap:
+            flow = self._heap[0][2]
+            if not soft:
+                yield flow.first()
+            elif flow.soft.waiting:
+                yield flow.soft.first()
+            if len(self._heap) > 1:
+                yield from self._others(soft=soft)
+
+    def _others(self, *, soft: bool) -> Iterator[Ticket]:
         heap = self._heap
         near = [(heap[i][0], i) for i in (1, 2) if i < len(heap)]
         heapq.heapify(near)
@@ -142,9 +183,9 @@ class FairLine:
                 if child < len(heap):
                     heapq.heappush(near, (heap[child][0], child))
             flow = heap[at][2]
-            if flow.waiting:
+            if flow.soft.waiting or (flow.sticky.waiting and not soft):
                 seen += 1
-                yield flow.first()
+                yield flow.soft.first() if soft else flow.first()
 
     def _settle(self) -> None:
         """Make the top of the heap the waiting project with the smallest counter."""

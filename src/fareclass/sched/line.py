@@ -14,14 +14,14 @@ class Line:
     """Everything that waits at one rank.
 
     Returned tickets (paused, put back, failed over) go oldest arrival first: those that
-    may go anywhere stand in `_roaming`, those that still wait for their own replica's warm
+    may go anywhere stand in `_roaming`, or in `_sticky` if headroom may hold them back (R10), those that still wait for their own replica's warm
     cache in that replica's heap (R11). Both heaps drop entries lazily: an entry is good
     only while its ticket stands in line where the entry says. There are never more of
     them than slots were ever taken, so they stay small beside the fresh ones. `home_width`
     sequences wait for their own replica, `width_at` of them for each.
     """
 
-    __slots__ = ("_at_home", "_roaming", "fresh", "home_width", "name", "returned", "size_bytes", "total", "width",
+    __slots__ = ("_at_home", "_roaming", "_sticky", "fresh", "home_width", "name", "returned", "size_bytes", "total", "width",
         "width_at",
     )  # fmt: skip
 
@@ -36,6 +36,7 @@ class Line:
         self.width_at: dict[str, int] = {}
         self.size_bytes = 0
         self._roaming: list[Entry] = []
+        self._sticky: list[Entry] = []
         self._at_home: dict[str, list[Entry]] = {}
 
     @property
@@ -54,7 +55,7 @@ class Line:
         ticket.fresh = False
         if ticket.roams or ticket.home is None:
             ticket.roams = True
-            heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
+            heapq.heappush(self._wandering(ticket), (ticket.arrival, ticket.seq, ticket))
         else:
             heapq.heappush(self._at_home.setdefault(ticket.home, []), (ticket.arrival, ticket.seq, ticket))
             self._count_at(ticket.home, ticket.width)
@@ -80,11 +81,11 @@ class Line:
         if not ticket.roams:
             ticket.roams = True
             self._count_at(ticket.home, -ticket.width)
-            heapq.heappush(self._roaming, (ticket.arrival, ticket.seq, ticket))
+            heapq.heappush(self._wandering(ticket), (ticket.arrival, ticket.seq, ticket))
 
     def forgive(self) -> None:
         """A replica has gone: tickets that shunned another must not wait for the one that is left to come back."""
-        for _, _, ticket in self._roaming:
+        for _, _, ticket in (*self._roaming, *self._sticky):
             if self._stands(ticket, None):
                 ticket.failed_on = ()
 
@@ -92,25 +93,23 @@ class Line:
         """Tickets that wait for this replica alone."""
         return [entry[2] for entry in self._at_home.get(replica, ()) if self._stands(entry[2], replica)]
 
-    def candidates(self, replicas: Iterable[Replica]) -> Iterator[tuple[Ticket, Replica | None]]:
+    def candidates(self, replicas: Iterable[Replica], *, soft: bool = False) -> Iterator[tuple[Ticket, Replica | None]]:
         """Who may go next, best first, each with the one replica that it waits for, if any.
 
+        `soft`: the headroom is used up, so who it would hold back stands aside (R10).
         Take the first that can start and ask again: the line may not be changed in between.
         """
         if self.returned:
-            yield from self._returned(replicas)
-        head = self.fresh.head()
-        if head is not None:
-            yield head, None
-            if self.fresh.projects > 1:
-                for ticket in self.fresh.others():
-                    yield ticket, None
+            yield from self._returned(replicas, soft=soft)
+        for ticket in self.fresh.heads(soft=soft):
+            yield ticket, None
 
-    def _returned(self, replicas: Iterable[Replica]) -> Iterator[tuple[Ticket, Replica | None]]:
-        found: list[tuple[float, int, Ticket, Replica | None]] = []
-        first = self._top(self._roaming, None)
-        if first is not None:
-            found.append((*first, None))
+    def _returned(self, replicas: Iterable[Replica], *, soft: bool) -> Iterator[tuple[Ticket, Replica | None]]:
+        found: list[tuple[float, int, Ticket, Replica | None]] = [
+            (*first, None)
+            for heap in ((self._roaming,) if soft else (self._roaming, self._sticky))
+            if (first := self._top(heap, None)) is not None
+        ]
         for replica in replicas:
             heap = self._at_home.get(replica.id)
             if heap and (entry := self._top(heap, replica.id)) is not None:
@@ -126,6 +125,9 @@ class Line:
                 return entry
             heapq.heappop(heap)
         return None
+
+    def _wandering(self, ticket: Ticket) -> list[Entry]:
+        return self._sticky if ticket.sticky else self._roaming
 
     def _stands(self, ticket: Ticket, home: str | None) -> bool:
         if ticket.line is not self or ticket.fresh:

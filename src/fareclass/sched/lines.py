@@ -12,7 +12,8 @@ from fareclass.sched.ticket import Refuse, Ticket
 
 
 class Lines:
-    """One line for each rank, and the guarded streams that go ahead of priority (R11).
+    """One line for each rank; the bursts of reserved owners, which rank as priority and go ahead of everybody else's
+    (R8, R22); and the guarded streams that go ahead of priority (R11).
 
     `order` pairs each line, best first, with the rank whose room on a replica counts for it:
     guarded tickets are not bound by ceilings, so they count as priority there.
@@ -25,17 +26,23 @@ class Lines:
         self.service = Service()
         self.total = [0]
         self.by_rank = [Line(tier.word, self.total) for tier in TIERS]
+        self.bursts = Line("bursts", self.total)
         self.guard = Line("guard", self.total)
         self.order = (
             (self.by_rank[0], 0),
+            (self.bursts, int(Tier.PRIORITY)),
             (self.guard, int(Tier.PRIORITY)),
             *((self.by_rank[rank], rank) for rank in range(1, len(TIERS))),
         )
 
+    def line(self, ticket: Ticket) -> Line:
+        """Where a ticket stands, unless it is guarded."""
+        return self.bursts if ticket.tier is Tier.RESERVED and ticket.rank else self.by_rank[ticket.rank]
+
     def push(self, ticket: Ticket, now: float) -> None:
         """A fresh ticket joins its line."""
         self._begin(ticket, now)
-        self.by_rank[ticket.rank].push(ticket)
+        self.line(ticket).push(ticket)
 
     def put_back(self, ticket: Ticket, now: float) -> None:
         """A ticket that had been running joins again, ahead of the fresh ones."""
@@ -43,7 +50,7 @@ class Lines:
             self.guard.put_back(ticket)
             return
         self._begin(ticket, now)
-        self.by_rank[ticket.rank].put_back(ticket)
+        self.line(ticket).put_back(ticket)
 
     def guard_from_now(self, ticket: Ticket) -> None:
         """A stream that has been paused for too long moves ahead of new priority work (R11)."""
@@ -54,11 +61,16 @@ class Lines:
 
     def started(self, ticket: Ticket, now: float) -> None:
         """A ticket that had waited has started: the line's pace is learned from it."""
-        self._paces[ticket.rank].started(now)
+        if self.line(ticket) is not self.bursts:
+            self._paces[ticket.rank].started(now)
 
     def better_wait(self, rank: int) -> bool:
         """Whether a ticket of a better tier stands in line."""
-        return any(line.waiting for line in self.by_rank[:rank])
+        return any(line.waiting for line in (self.bursts, *self.by_rank[:rank]))
+
+    def waiting(self, rank: int) -> int:
+        """Tickets of this rank in line, the guarded ones aside."""
+        return self.by_rank[rank].waiting + (self.bursts.waiting if rank == Tier.PRIORITY else 0)
 
     @property
     def size_bytes(self) -> int:
@@ -76,9 +88,12 @@ class Lines:
         return pace.wait_s(ahead, now if line.waiting else None, first_guess_s)
 
     def full(self, ticket: Ticket, now: float) -> Refuse | None:
-        """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14)."""
+        """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14).
+
+        Reserved work is never refused for anybody's load (R22): its own buckets bound how much of it there is.
+        """
         line, policy = self.by_rank[ticket.rank], self._policies[ticket.tier]
-        if not line.waiting:
+        if not line.waiting or ticket.tier is Tier.RESERVED:
             return None
         if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
             message = f"The line of the {ticket.tier.word} tier is full."
@@ -98,7 +113,8 @@ class Lines:
         return min(line.waiting + 1, line.returned + (flow.waiting + 1) * max(1, line.fresh.projects))
 
     def _begin(self, ticket: Ticket, now: float) -> None:
-        if not self.by_rank[ticket.rank].waiting:
+        line = self.line(ticket)
+        if line is not self.bursts and not line.waiting:
             self._paces[ticket.rank].line_began(now)
 
 

@@ -2,49 +2,64 @@
 
 from collections.abc import Collection, Iterable
 
-from fareclass.core.limits import CHEAP_CONTINUATION_TOKENS, GATE_TOKENS
+from fareclass.core.limits import CHEAP_CONTINUATION_TOKENS
 from fareclass.core.tiers import Tier
 from fareclass.sched.replica import Replica
 from fareclass.sched.ticket import Ticket
+
+UNCACHED_WEIGHT = 3
+"""A token that a replica would compute for want of a cache costs more than one that it computes anyway: it also takes
+the place of something in that cache, and the time of who comes next."""
 
 
 def place(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Replica], now: float) -> Replica | None:
     """The best replica where the ticket may start now, None if there is none.
 
-    One that holds its cached prefix, unless its backlog is a gate's worth above the best;
-    else reserved, priority and default go to the least prefill backlog, then the emptiest;
-    flex and batch to the fullest (R16). `claimed` replicas are kept for somebody ahead.
+    Reserved, priority and default go where the first token comes soonest: to the least prompt that is still to be
+    computed there, the ticket's own included, less what the replica has cached of it; then to the emptiest. Flex and
+    batch go to the fullest, but if a replica has some of their prompt cached they are placed likewise (R16). Such a
+    ticket waits for the gate of a replica where, the wait included, its first token still comes sooner than anywhere
+    else. `claimed` replicas are kept for somebody ahead.
     """
     best: Replica | None = None
-    best_key = (0.0, 0.0)
-    cached: Replica | None = None
+    best_key: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    key: tuple[float, float, float]
+    soonest_tokens = 0.0
     rank, width = (1 if ticket.guarded else ticket.rank), ticket.width
     spread = rank <= Tier.DEFAULT
+    holders = ticket.holders
     for replica in replicas:
         if replica.room[rank] < width or replica in claimed or not replica.suits(ticket):
             continue
-        if replica.backlog and not replica.gate_open(ticket, replica.pending_tokens(ticket), now):
+        own = replica.pending_tokens(ticket) if holders or replica.backlog else 0
+        if replica.backlog and not replica.gate_open(ticket, own, now):
+            if replica.id in holders and (
+                not soonest_tokens or replica.backlog + own * UNCACHED_WEIGHT < soonest_tokens
+            ):
+                soonest_tokens = replica.backlog + own * UNCACHED_WEIGHT
             continue
         load = replica.width / replica.slots
-        key = (replica.backlog, load) if spread else (-load, replica.backlog)
+        order = load if spread else -load
+        if holders:
+            key = (replica.backlog + own * UNCACHED_WEIGHT, order, replica.last_start)
+        else:
+            key = (replica.backlog, order, replica.last_start) if spread else (order, replica.backlog, 0.0)
         if best is None or key < best_key:
             best, best_key = replica, key
-        if ticket.affinity == replica.id:
-            cached = replica
-    if cached is not None and best is not None and cached.backlog <= best.backlog + GATE_TOKENS:
-        return cached
-    return best
+    return None if soonest_tokens and best is not None and soonest_tokens < best_key[0] else best
 
 
 def gated(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Replica]) -> Replica | None:
-    """The replica with the least backlog where only the prefill gate stands in the ticket's way.
+    """The replica with the least to compute where only the prefill gate stands in the ticket's way.
 
     It is then kept free of whoever ranks behind, so that a long prompt gets its turn.
     """
-    rank, best = (1 if ticket.guarded else ticket.rank), None
+    rank, best, least = (1 if ticket.guarded else ticket.rank), None, 0
     for replica in replicas:
         if replica.room[rank] >= ticket.width and replica not in claimed and replica.suits(ticket):
-            best = replica if best is None or replica.backlog < best.backlog else best
+            ahead = replica.backlog - ticket.holders.get(replica.id, 0)
+            if best is None or ahead < least:
+                best, least = replica, ahead
     return best
 
 
@@ -79,8 +94,10 @@ def victims(
 
 
 def takes_below(ticket: Ticket) -> int:
-    """The ticket may take slots of ranks worse than this: its own, or any but reserved once guarded (R11)."""
-    return Tier.RESERVED if ticket.guarded else ticket.rank
+    """The ticket may take slots of ranks worse than this: its own; once guarded, or as a burst of a reserved owner,
+    any but reserved (R11, R22).
+    """
+    return Tier.RESERVED if ticket.guarded or ticket.tier is Tier.RESERVED else ticket.rank
 
 
 def _worst_movable(replica: Replica, ticket: Ticket, protected: Collection[int]) -> int | None:
@@ -125,7 +142,8 @@ def _victims_on(replica: Replica, ticket: Ticket, now: float, protected: Collect
 
 
 def _may_be_taken(replica: Replica, other: Ticket, by: Ticket, now: float) -> bool:
-    if other.tier is Tier.RESERVED or (by.rank != Tier.RESERVED and (now < other.protected_until or other.guarded)):
+    inside = by.rank == Tier.RESERVED  # inside its floor: only that takes from another owner's burst (R8, R22)
+    if (other.tier is Tier.RESERVED and not inside) or (not inside and (now < other.protected_until or other.guarded)):
         return False
     # A restart past the wait limit would only kill it.
     return replica.can_pause(other) or now < other.expires_at

@@ -28,7 +28,7 @@ class Replica:
     """
 
     __slots__ = (
-        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "movable", "pool_movable", "pool_roomy", "prefill_tps",
+        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "last_start", "movable", "pool_movable", "pool_roomy", "prefill_tps",
         "prefilling", "recompute_tokens", "room", "running", "slots", "tiers", "up", "width",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Replica:
         self.by_rank = [0] * len(TIERS)
         self.width = 0
         self.backlog = 0
+        self.last_start = 0.0
         self.prefill_tps = FIRST_PREFILL_TPS
         self.room = _NO_ROOM
         self.ceilings = [0] * len(TIERS)
@@ -114,8 +115,7 @@ class Replica:
         """Prompt tokens that the ticket would still have to prefill here."""
         if ticket.home == self.id and ticket.made_tokens:
             return max(1, self.recompute_tokens)
-        cached = ticket.cached_tokens if ticket.affinity == self.id else 0
-        return max(1, ticket.prompt_tokens + ticket.made_tokens - cached)
+        return max(1, ticket.prompt_tokens + ticket.made_tokens - ticket.holders.get(self.id, 0))
 
     def gate_open(self, ticket: Ticket, own: int, now: float) -> bool:
         """The prefill gate (R52): what would yield to the ticket does not stand in its way."""
@@ -138,6 +138,7 @@ class Replica:
         self.width += ticket.width
         self.by_rank[ticket.rank] += ticket.width
         ticket.pending_tokens = own
+        self.last_start = ticket.started_at
         self.backlog += own
         self.prefilling[ticket] = None
         self.note_movable(ticket)

@@ -1,6 +1,8 @@
 """One request inside the scheduler, and what the scheduler decides about it."""
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fareclass.core.outcomes import Outcome
@@ -9,6 +11,7 @@ from fareclass.core.tiers import Tier
 if TYPE_CHECKING:
     from fareclass.sched.fairness import Flow
     from fareclass.sched.line import Line
+    from fareclass.sched.reserves import FloorAccount
 
 
 class State(IntEnum):
@@ -23,6 +26,10 @@ class State(IntEnum):
     GONE = 6
 
 
+NOWHERE: Mapping[str, int] = MappingProxyType({})
+"""The holders of a prompt that no replica has cached."""
+
+
 class Ticket:
     """One request inside the scheduler.
 
@@ -31,20 +38,24 @@ class Ticket:
 
     - `tier` is what it is sold as; `rank` where it stands in line (a closing batch or a
       burst beyond a floor ranks elsewhere than its tier, R8, R13).
-    - `prompt_tokens` must be prefilled, of which `cached_tokens` would be saved on
-      replica `affinity` (R16).
+    - `prompt_tokens` must be prefilled, less what a replica has cached: `holders` says
+      how much each does (R16).
     - `streamed`: its call runs streamed upstream, so that its first token is seen.
     - `continuable`: its answer may be ended and continued (R11); may turn false later.
     - `sent`: a byte has reached its caller, so it can't start over.
     - `hold_tokens` is taken from its project's TPM at admission, `width` from its
       concurrency (R25, R49).
+    - `floor_input` (hundredths of burn-down tokens) and `floor_output` (tokens) are what it
+      would hold of a reservation; `floor` is the account that it did take them from (R20).
+    - `sticky`: once started it can't be moved, or not for long; `fixed`: it runs so (R10).
     """
 
     __slots__ = (
-        "affinity", "arrival", "cached_tokens", "charged", "continuable", "deadline", "expires_at", "failed_on", "failures", "flow", "fresh",
-        "guarded", "held", "hold_tokens", "home", "id", "line", "made_tokens", "paused_at", "paused_s", "pauses",
+        "arrival", "charged", "continuable", "deadline", "expires_at", "failed_on", "failures", "fixed", "floor",
+        "floor_input", "floor_left", "floor_output", "flow", "fresh",
+        "guarded", "held", "hold_tokens", "holders", "home", "id", "line", "made_tokens", "paused_at", "paused_s", "pauses",
         "pending_tokens", "project", "prompt_tokens", "protected_until", "rank", "replica", "restarts",
-        "resumed", "roams", "sent", "seq", "size_bytes", "started_at", "state", "streamed", "tier", "timer",
+        "resumed", "roams", "sent", "seq", "size_bytes", "started_at", "state", "sticky", "streamed", "tier", "timer",
         "weight", "width", "yields",
     )  # fmt: skip
 
@@ -59,10 +70,11 @@ class Ticket:
         width: int = 1,
         weight: float = 1.0,
         hold_tokens: int = 0,
+        floor_input: int = 0,
+        floor_output: int = 0,
         continuable: bool = False,
         streamed: bool = True,
-        cached_tokens: int = 0,
-        affinity: str | None = None,
+        holders: Mapping[str, int] = NOWHERE,
         size_bytes: int = 0,
         deadline: float | None = None,
     ) -> None:
@@ -73,9 +85,10 @@ class Ticket:
         self.width = width
         self.weight = weight
         self.prompt_tokens = prompt_tokens
-        self.cached_tokens = cached_tokens
-        self.affinity = affinity
+        self.holders = holders
         self.hold_tokens = hold_tokens
+        self.floor_input = floor_input
+        self.floor_output = floor_output
         self.continuable = continuable
         self.streamed = streamed
         self.size_bytes = size_bytes
@@ -104,6 +117,10 @@ class Ticket:
         self.failed_on: tuple[str, ...] = ()
         self.charged = False
         self.held = False
+        self.floor: FloorAccount | None = None
+        self.floor_left = 0
+        self.sticky = False
+        self.fixed = False
         self.flow: Flow | None = None
         self.fresh = False
         self.line: Line | None = None

@@ -1,13 +1,23 @@
 """What operators made, in SQL: projects, keys, quotas, price books, audit. Lists are in the order of creation."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import convert
 from sqlalchemy import Connection, Row
 
 from fareclass.core.usage import KINDS
-from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord, moment
+from fareclass.store.records import (
+    AuditRecord,
+    BookRecord,
+    EscalationRecord,
+    KeyRecord,
+    ProjectRecord,
+    QuotaRecord,
+    moment,
+)
 from fareclass.store.tables import audit, keys, price_books, projects, quotas
 
 _KEYS = sa.select(keys, projects.c.name.label("project_name")).join(projects, projects.c.id == keys.c.project)
@@ -87,7 +97,14 @@ def list_quotas(
 
 
 def add_book(
-    connection: Connection, model: str, prices: Sequence[str], multipliers: Mapping[str, str], source: str, now_us: int
+    connection: Connection,
+    model: str,
+    *,
+    prices: Sequence[str],
+    multipliers: Mapping[str, str],
+    reserved: Sequence[str],
+    source: str,
+    now_us: int,
 ) -> int:
     """A new version of a model's prices; older ones stay as they are (R33). Returns its number."""
     newest = sa.select(sa.func.coalesce(sa.func.max(price_books.c.version), 0)).where(price_books.c.model == model)
@@ -98,6 +115,7 @@ def add_book(
             version=version,
             prices=list(prices),
             multipliers=dict(multipliers),
+            reserved=list(reserved),
             source=source,
             created_us=now_us,
         )
@@ -170,6 +188,8 @@ def _key(row: Row[Any]) -> KeyRecord:
         default_tier=row.default_tier,
         allowed_tiers=None if row.allowed_tiers is None else tuple(row.allowed_tiers),
         tags=row.tags or {},
+        workload=row.workload,
+        escalation=None if row.escalation is None else convert(row.escalation, EscalationRecord),
         key_version=row.key_version,
         created=moment(row.created_us),
         revoked_at=None if row.revoked_us is None else moment(row.revoked_us),
@@ -184,6 +204,7 @@ def _quota(row: Row[Any]) -> QuotaRecord:
         tpm=row.tpm,
         rpm=row.rpm,
         concurrency=row.concurrency,
+        priority_share=Decimal(row.priority_permille).scaleb(-3).normalize(),
     )
 
 
@@ -192,6 +213,8 @@ def _book(row: Row[Any]) -> BookRecord:
         model=row.model,
         version=row.version,
         **dict(zip(KINDS, row.prices, strict=True)),
+        reserved_input=row.reserved[0],
+        reserved_output=row.reserved[1],
         tiers=row.multipliers,
         source=row.source,
         created=moment(row.created_us),

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection
 from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import TIERS
-from fareclass.core.usage import KINDS
+from fareclass.core.usage import KINDS, Usage
 from fareclass.store.tables import ledger
 
 HALF = 10**9
@@ -132,6 +132,25 @@ def totals(
     groups.append(ledger.c.outcome)
     query = sa.select(*groups, *_sums()).where(*_conditions(filters)).group_by(*groups).order_by(*groups).limit(limit)
     return [row._asdict() for row in connection.execute(query)]
+
+
+def ended_since(connection: Connection, from_us: int, limit: int) -> list[tuple[str, str, str, int, Usage]]:
+    """Requests that reached their first token and ended from then on, oldest first: project, model, served tier, end, usage."""
+    columns = ledger.c.project, ledger.c.model, ledger.c.served_tier, ledger.c.ended_us
+    query = sa.select(*columns, *(ledger.c[kind] for kind in KINDS))
+    query = query.where(ledger.c.first_token_us.is_not(None), ledger.c.ended_us >= from_us)
+    found = connection.execute(query.order_by(ledger.c.ended_us).limit(limit))
+    return [
+        (project, model, tier, ended_us, Usage(**dict(zip(KINDS, counts, strict=True))))
+        for project, model, tier, ended_us, *counts in found
+    ]
+
+
+def escalated_cost(connection: Connection, from_us: int) -> dict[str, int]:
+    """What escalated requests of each key that ended from then on cost, in 10⁻¹² USD (R40)."""
+    high, low = sa.func.sum(ledger.c.cost_pico // HALF), sa.func.sum(ledger.c.cost_pico % HALF)
+    query = sa.select(ledger.c.key, high, low).where(ledger.c.escalated, ledger.c.ended_us >= from_us)
+    return {key: int(units) * HALF + int(rest) for key, units, rest in connection.execute(query.group_by(ledger.c.key))}
 
 
 def _sums() -> list[ColumnElement[Any]]:

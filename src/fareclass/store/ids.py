@@ -6,6 +6,7 @@ from base64 import b32hexencode
 
 PROJECT = "proj"
 KEY = "key"
+RESERVATION = "rsv"
 
 
 def new_id(kind: str) -> str:
@@ -16,4 +17,4 @@ def new_id(kind: str) -> str:
 
 def looks_like_id(text: str) -> bool:
     """Whether a name could be taken for an id: every call accepts either."""
-    return text.startswith((f"{PROJECT}_", f"{KEY}_"))
+    return text.startswith((f"{PROJECT}_", f"{KEY}_", f"{RESERVATION}_"))

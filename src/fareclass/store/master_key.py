@@ -40,6 +40,10 @@ class MasterKey:
         """The control plane's own key, where none was set."""
         return token("admin", self._derive(min(self._versions), "admin"))
 
+    def cache_key(self) -> bytes:
+        """What digests of prompts and the engines' cache salts are made with (R29, R31)."""
+        return self._derive(min(self._versions), "cache").encode()
+
     def fingerprints(self) -> dict[int, str]:
         """By version: what proves that one has it and gives nothing away."""
         return {version: self._derive(version, "fingerprint") for version in self._versions}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,23 +17,52 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
 
 
+class EscalationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that sends a key's next requests as a better tier (R40); `usd_per_day` is a decimal string."""
+
+    to: str
+    for_s: int
+    after_throttles: int | None = None
+    slower_than_ms: int | None = None
+    window_s: int = 300
+    usd_per_day: str | None = None
+
+
+class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A named use (R41). `overflow` null leaves it to the reservation."""
+
+    name: str
+    shape: str
+    default_tier: str
+    overflow: str | None
+    escalation: EscalationRecord | None
+
+
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A project's key without its secret. `allowed_tiers` null means all."""
+    """A project's key without its secret. `allowed_tiers` null means all.
+
+    `default_tier` and `escalation` are its own: where null, the workload's are in force.
+    """
 
     id: str
     project: str
     project_name: str
     name: str
-    default_tier: str
+    default_tier: str | None
     allowed_tiers: tuple[str, ...] | None
     tags: Mapping[str, str]
+    workload: str | None
+    escalation: EscalationRecord | None
     key_version: int
     created: datetime
     revoked_at: datetime | None
 
 
 class QuotaRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """On-demand limits of one project on one model (R25); null is no limit."""
+    """On-demand limits of one project on one model (R25); null is no limit.
+
+    `priority_share` of the tpm, a decimal string, is kept for priority.
+    """
 
     project: str
     project_name: str
@@ -40,6 +70,7 @@ class QuotaRecord(msgspec.Struct, frozen=True, kw_only=True):
     tpm: int | None
     rpm: int | None
     concurrency: int | None
+    priority_share: Decimal
 
     @property
     def place(self) -> str:
@@ -50,6 +81,7 @@ class QuotaRecord(msgspec.Struct, frozen=True, kw_only=True):
 class BookRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model's prices: USD per 1 M tokens at tier default, and each tier's multiplier (R33).
 
+    `reserved_input` and `reserved_output` are USD an hour for each 1,000 tokens a minute of a reservation.
     All numbers are decimal strings. `source` is `config` or `api`.
     """
 
@@ -60,9 +92,48 @@ class BookRecord(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_1h: str
     cache_read: str
     output: str
+    reserved_input: str
+    reserved_output: str
     tiers: Mapping[str, str]
     source: str
     created: datetime
+
+
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Hours of some days of the week, by the clock: `from` is the first minute, `to` the first one after it."""
+
+    days: tuple[str, ...]
+    from_: str = msgspec.field(name="from")
+    to: str
+
+
+class HoursRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Weekly hours in a time zone, which is named as IANA does."""
+
+    tz: str
+    weekly: tuple[WindowRecord, ...]
+
+
+class ReservationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A floor of tokens a minute (R18). `hourly_usd` is its fee for each hour in which it is in force, exactly.
+
+    `status` is scheduled, active (outside of its weekly hours too), ended or cancelled; `overflow` a tier or `reject`.
+    """
+
+    id: str
+    project: str
+    project_name: str
+    model: str
+    status: str
+    input_tpm: int
+    output_tpm: int
+    overflow: str
+    starts_at: datetime
+    ends_at: datetime | None
+    hours: HoursRecord | None
+    hourly_usd: str
+    created: datetime
+    cancelled_at: datetime | None
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,7 +53,7 @@ keys = Table(
     Column("id", Text, primary_key=True),
     Column("project", Text, ForeignKey("projects.id"), nullable=False),
     _text("name"),
-    _text("default_tier"),
+    Column("default_tier", Text),
     _json("allowed_tiers"),
     _json("tags"),
     Column("key_version", Integer, nullable=False),
@@ -62,6 +62,7 @@ keys = Table(
     Column("workload", Text),
     _json("escalation"),
 )
+"""`default_tier` is null where it is the workload's."""
 
 quotas = Table(
     "quotas",

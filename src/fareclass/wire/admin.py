@@ -1,13 +1,12 @@
 """The control plane over HTTP: `/admin/v1/…`, each command behind the admin key.
 
-One table, `operations`, says what there is; the routes and the OpenAPI document are both
+One table, `all_operations`, says what there is; the routes and the OpenAPI document are both
 made of it.
 """
 
 import asyncio
 import hmac
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,20 +20,38 @@ from starlette.routing import BaseRoute, Route
 
 from fareclass.config import Price
 from fareclass.flow.control import Control, UsageQuery
+from fareclass.flow.key_terms import KeyTerms
 from fareclass.flow.operator_rules import ControlError, tier_of
 from fareclass.flow.pools import Pools
+from fareclass.flow.spending import Spending
 from fareclass.metering.report import UsageRow
 from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
 from fareclass.wire import admin_types as types
-from fareclass.wire.admin_http import ACTOR, Handler, Operation, answer, page, path_part, read_body, read_query, refuse
+from fareclass.wire.admin_budgets import BudgetAdmin
+from fareclass.wire.admin_http import (
+    ACTOR,
+    Handler,
+    Operation,
+    answer,
+    micros,
+    page,
+    path_part,
+    read_body,
+    read_query,
+    refuse,
+)
 from fareclass.wire.admin_openapi import document
+from fareclass.wire.admin_reservations import ReservationAdmin
+from fareclass.wire.admin_workloads import WorkloadAdmin
 
 PREFIX = "/admin/v1"
 
 
-def admin_app(control: Control, pools: Pools, admin_key: str, also: Sequence[BaseRoute] = ()) -> Starlette:
+def admin_app(
+    control: Control, spending: Spending, pools: Pools, admin_key: str, also: Sequence[BaseRoute] = ()
+) -> Starlette:
     """The control plane's ASGI application; `also` are routes that stand beside it (`/metrics`)."""
-    operations = Admin(control, pools).operations()
+    operations = all_operations(control, spending, pools)
     described = document(operations, PREFIX)
 
     async def openapi(_request: Request) -> Response:
@@ -55,6 +72,12 @@ def admin_app(control: Control, pools: Pools, admin_key: str, also: Sequence[Bas
     )
 
 
+def all_operations(control: Control, spending: Spending, pools: Pools) -> list[Operation]:
+    """Everything that the control plane can do."""
+    parts = (Admin(control, pools), BudgetAdmin(spending), WorkloadAdmin(control), ReservationAdmin(control, pools))
+    return [operation for part in parts for operation in part.operations()]
+
+
 class Admin:
     """Turns HTTP into commands of `Control`, which run in threads since the store is synchronous."""
 
@@ -63,7 +86,7 @@ class Admin:
         self._pools = pools
 
     def operations(self) -> list[Operation]:
-        """Everything that the control plane can do."""
+        """What stands in this file."""
         op = Operation
         project, key, quota, book = ProjectRecord, KeyRecord, QuotaRecord, BookRecord
         listed = partial(Operation, query=types.Page, many=True)
@@ -116,7 +139,8 @@ class Admin:
 
     async def create_key(self, request: Request) -> Response:
         body = await read_body(request, types.KeyIn)
-        record, secret = await asyncio.to_thread(self._control.create_key, ACTOR, **structs.asdict(body))
+        terms = _key_terms(body)
+        record, secret = await asyncio.to_thread(self._control.create_key, ACTOR, body.project, body.name, terms)
         return answer(types.KeyMade(**structs.asdict(record), secret=secret), 201)
 
     async def get_key(self, request: Request) -> Response:
@@ -125,7 +149,7 @@ class Admin:
     async def update_key(self, request: Request) -> Response:
         body = await read_body(request, types.KeyPatch)
         ref = path_part(request, "key")
-        return answer(await asyncio.to_thread(self._control.update_key, ACTOR, ref, **structs.asdict(body)))
+        return answer(await asyncio.to_thread(self._control.update_key, ACTOR, ref, _key_terms(body), body.name))
 
     async def revoke_key(self, request: Request) -> Response:
         return answer(await asyncio.to_thread(self._control.revoke_key, ACTOR, path_part(request, "key")))
@@ -141,7 +165,9 @@ class Admin:
     async def set_quota(self, request: Request) -> Response:
         body = await read_body(request, types.QuotaIn)
         project, model = path_part(request, "project"), path_part(request, "model")
-        return answer(await asyncio.to_thread(self._control.set_quota, ACTOR, project, model, structs.asdict(body)))
+        limits = structs.asdict(body)
+        share = limits.pop("priority_share")
+        return answer(await asyncio.to_thread(self._control.set_quota, ACTOR, project, model, limits, share))
 
     async def list_prices(self, request: Request) -> Response:
         read_query(request, types.NoQuery)
@@ -159,8 +185,9 @@ class Admin:
         body = await read_body(request, types.PricesIn)
         given = structs.asdict(body)
         tiers = given.pop("tiers")
+        reserved = given.pop("reserved_input"), given.pop("reserved_output")
         model = path_part(request, "model")
-        return answer(await asyncio.to_thread(self._control.set_prices, ACTOR, model, Price(**given), tiers))
+        return answer(await asyncio.to_thread(self._control.set_prices, ACTOR, model, Price(**given), tiers, reserved))
 
     async def list_pools(self, request: Request) -> Response:
         wanted = read_query(request, types.PoolsQuery)
@@ -202,8 +229,8 @@ class Admin:
             key=params.key,
             model=params.model,
             tag=(name, value) if name else None,
-            from_us=_micros(params.from_),
-            to_us=_micros(params.to),
+            from_us=micros(params.from_),
+            to_us=micros(params.to),
             step_s=params.step,
             by=[word.strip() for word in params.by.split(",") if word.strip()],
         )
@@ -255,6 +282,17 @@ async def _store_error(_request: Request, error: Exception) -> Response:
     return refuse(ControlError("unavailable", "the database can't be used right now; nothing was changed; try again"))
 
 
+def _key_terms(body: types.KeyIn | types.KeyPatch) -> KeyTerms:
+    rule = body.escalation
+    return KeyTerms(
+        default_tier=body.default_tier,
+        allowed_tiers=body.allowed_tiers,
+        tags=body.tags,
+        workload=body.workload,
+        escalation=rule.record() if isinstance(rule, types.EscalationIn) else rule,
+    )
+
+
 def _replica(pools: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     for pool in pools:
         for replica in pool["replicas"]:
@@ -270,7 +308,3 @@ def _number(after: str) -> int | None:
     if not (after.isascii() and after.isdigit() and len(after) <= 18):
         raise ControlError("invalid", "after must be the `next` of another page", "after")
     return int(after)
-
-
-def _micros(moment: datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1_000_000)

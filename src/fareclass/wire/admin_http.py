@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -11,7 +12,8 @@ from starlette.responses import Response
 from fareclass.core.limits import ADMIN_BODY_BYTES
 from fareclass.core.outcomes import Refusal
 from fareclass.flow.operator_rules import ControlError
-from fareclass.wire.admin_types import Error, ErrorBody, NoQuery
+from fareclass.flow.reserving import InsufficientCapacity
+from fareclass.wire.admin_types import Available, Error, ErrorBody, NoQuery
 from fareclass.wire.json_checks import decode_object
 
 T = TypeVar("T")
@@ -44,6 +46,11 @@ _STATUS = {
     "method_not_allowed": 405,
     "already_exists": 409,
     "ambiguous": 409,
+    "in_use": 409,
+    "insufficient_capacity": 409,
+    "capacity_unknown": 409,
+    "too_many": 409,
+    "ended": 409,
     "unavailable": 503,
 }
 
@@ -122,8 +129,15 @@ def page(records: Sequence[Any], limit: int, cursor: str) -> Response:
     return answer({"data": shown, "next": str(getattr(shown[-1], cursor)) if more else None})
 
 
+def micros(moment: datetime | None) -> int | None:
+    """Microseconds since the epoch."""
+    return None if moment is None else round(moment.timestamp() * 1_000_000)
+
+
 def refuse(error: ControlError) -> Response:
     body = Error(error=ErrorBody(code=error.code, message=error.message, field=error.field))
+    if isinstance(error, InsufficientCapacity):
+        body.error.available = Available(input_tpm=error.available.input, output_tpm=error.available.output)
     response = answer(body, _STATUS[error.code])
     if error.code == "unauthenticated":
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,7 +12,7 @@ from fareclass.core.limits import WIDTH
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key
-from fareclass.wire import media, openai_fields
+from fareclass.wire import media, openai_fields, prefixes
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.json_checks import decode_object
 
@@ -66,6 +67,7 @@ def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival, key: Key) -> Request
     """
     fields = decode_object(raw)
     common, shape = endpoint.read(fields, len(raw))
+    points = prefixes.take_points(fields, raw) if isinstance(common, openai_fields.Chat) else {}
     if shape.width > WIDTH:
         raise Refusal(
             Outcome.INVALID,
@@ -97,6 +99,7 @@ def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival, key: Key) -> Request
         constrained=shape.constrained or not _CONSTRAINTS.isdisjoint(extra),
         stop=shape.stop,
         media_hosts=shape.media_hosts,
+        blocks=partial(prefixes.blocks, fields, points),
         traceparent=arrival.traceparent,
         arrived_s=arrival.arrived_s,
         arrived_us=arrival.arrived_us,

@@ -1,6 +1,6 @@
 """The caller's side of one OpenAI request: how its answer or refusal goes out (R4, R6)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ from fareclass.flow.reply import Served
 from fareclass.wire import sse
 from fareclass.wire.arrival import Send
 from fareclass.wire.errors import Headers, openai_error, retry_headers
+from fareclass.wire.limit_headers import openai_limits
 
 _JSON = (b"content-type", b"application/json")
 _STREAM: Headers = [
@@ -74,6 +75,10 @@ class OpenAIReply:
     def continued(self) -> None:
         """The next events come from another upstream call; the caller shall not see that (R11)."""
         self._open().continued()
+
+    async def cut(self, choices: Sequence[int]) -> None:
+        """Their last chunk."""
+        await self._more(self._open().cut(choices))
 
     async def comment(self) -> None:
         """A comment line, which clients skip."""
@@ -144,6 +149,12 @@ def _served_headers(served: Served) -> Headers:
     ]
     if served.replica:
         headers.append((b"x-fareclass-replica", served.replica.encode()))
+    if served.spilled:
+        headers.append((b"x-fareclass-spilled", served.spilled.encode()))
+    if served.escalated:
+        headers.append((b"x-fareclass-escalated", served.escalated.encode()))
+    if served.allowances is not None:
+        headers += openai_limits(served.allowances)
     if served.dropped:
         headers.append((b"x-fareclass-dropped", _dropped(served.dropped)))
     return headers

@@ -5,6 +5,7 @@ raw: `"service_tier":` and `}` before two line ends can only be structure, whate
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -79,6 +80,15 @@ class Stamp:
         }
         chunk = self._identity() | {"choices": [], "service_tier": self._tier_word, "usage": counts}
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+    def cut(self, choices: Sequence[int]) -> bytes:
+        """The chunk that ends these sequences, as if `max_tokens` were reached."""
+        chunk = self._identity()
+        said: dict[str, Any] = (
+            {"text": "", "logprobs": None} if chunk.get("object") == "text_completion" else {"delta": {}}
+        )
+        ends = [{"index": index, **said, "finish_reason": "length"} for index in choices]
+        return b"data: " + msgspec.json.encode(chunk | {"choices": ends, "service_tier": self._tier_word}) + b"\n\n"
 
     def _meet(self, events: bytes) -> bytes:
         """Learn from the first events of a call what to change in all of them."""

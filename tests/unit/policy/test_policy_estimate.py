@@ -84,3 +84,12 @@ def test_r14_what_is_remembered_is_bounded():
     assert estimator.output_tokens("p999", MODEL, None) == 1
     assert estimator.output_tokens("p0", MODEL, None) == 512
     assert len(estimator._outputs) == 10
+
+
+def test_r26_likely_output_is_what_95_of_the_last_100_answers_stayed_within() -> None:
+    estimator = Estimator()
+    assert estimator.likely_output_tokens("p", MODEL.name) is None
+    for tokens in [10_000, *range(1, 101)]:
+        estimator.learn("p", request(), Usage(input=1, output=tokens))
+    assert estimator.likely_output_tokens("p", MODEL.name) == 95, "the 101st is forgotten"
+    assert estimator.likely_output_tokens("q", MODEL.name) is None

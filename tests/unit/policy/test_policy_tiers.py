@@ -3,9 +3,9 @@
 import pytest
 
 from fareclass.core.outcomes import Outcome, Refusal
-from fareclass.core.snapshot import Key, Model, Project
+from fareclass.core.snapshot import Key, Model, Project, Reservation
 from fareclass.core.tiers import Tier
-from fareclass.policy.tiers import asked, check_allowed
+from fareclass.policy.tiers import Claim, asked, check_allowed, overflow
 
 LIVE = frozenset({Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX})
 
@@ -34,13 +34,39 @@ def refusal(word: str | None, of_key: Key | None = None, of_model: Model | None 
     [("priority", Tier.PRIORITY), ("fast", Tier.PRIORITY), ("default", Tier.DEFAULT), ("flex", Tier.FLEX)],
 )
 def test_r1_a_word_names_its_tier(word, tier):
-    assert asked(key(), model(), word) == (tier, tier)
+    assert asked(key(), model(), word) == Claim(tier, tier)
 
 
 @pytest.mark.parametrize("word", [None, "auto"])
 def test_r2_no_tier_and_auto_are_the_keys_default(word):
-    assert asked(key(default_tier=Tier.FLEX), model(), word) == (Tier.FLEX, Tier.FLEX)
-    assert asked(key(), model(), word) == (Tier.DEFAULT, Tier.DEFAULT)
+    assert asked(key(default_tier=Tier.FLEX), model(), word) == Claim(Tier.FLEX, Tier.FLEX)
+    assert asked(key(), model(), word) == Claim(Tier.DEFAULT, Tier.DEFAULT)
+
+
+def reservation(id: str, overflow: Tier | None, ends_us: int | None) -> Reservation:
+    return Reservation(
+        id=id, project="proj_1", model="m", input_tpm=1, output_tpm=1, overflow=overflow, starts_us=0, ends_us=ends_us
+    )
+
+
+def test_r2_auto_claims_a_floor_where_the_key_may():
+    bought = (reservation("a", Tier.FLEX, None),)
+    everything = model(frozenset(Tier))
+    assert asked(key(), everything, "auto", bought) == Claim(Tier.DEFAULT, Tier.DEFAULT, claims=True)
+    assert asked(key(), everything, None, bought) == Claim(Tier.DEFAULT, Tier.DEFAULT)
+    assert not asked(key(allowed_tiers=frozenset({Tier.DEFAULT})), everything, "auto", bought).claims
+    assert not asked(key(), model(), "auto", bought).claims
+    for word in (None, "auto"):
+        claim = asked(key(default_tier=Tier.RESERVED), everything, word, bought)
+        assert claim == Claim(Tier.RESERVED, Tier.FLEX, claims=True)
+
+
+def test_r3_the_overflow_of_several_is_that_of_the_one_that_ends_last():
+    several = [reservation("a", Tier.FLEX, 10), reservation("b", Tier.PRIORITY, 30), reservation("c", None, 20)]
+    assert overflow(key(), several) is Tier.PRIORITY
+    assert overflow(key(), [*several, reservation("d", None, None)]) is None
+    assert overflow(key(overflow=Tier.DEFAULT), several) is Tier.DEFAULT, "the workload's own goes first (R41)"
+    assert overflow(key(overflow=None), several) is None
 
 
 @pytest.mark.parametrize("word", ["standard", "standard_only", "", "FLEX", "x" * 10_000])

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from fareclass.core.snapshot import Quota
+from fareclass.core.snapshot import Capacity, Quota
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
+from fareclass.core.usage import Usage
 from fareclass.sched.brain import Brain
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, State, Ticket
 
@@ -13,9 +14,10 @@ class Pool:
     """Drives a brain and remembers what it decided, as words: `start a on r0`, `pause b`."""
 
     def __init__(self, *slots: int, continuable: bool = True, recompute_tokens: int = 1, keeps_cut: bool = True,
-                 policies: dict[Tier, Any] | None = None) -> None:  # fmt: skip
+                 policies: dict[Tier, Any] | None = None, capacity: Capacity | None = None,
+                 headroom: int | None = None) -> None:  # fmt: skip
         self.now = 100.0
-        self.brain = Brain({**DEFAULT_POLICIES, **(policies or {})})
+        self.brain = Brain({**DEFAULT_POLICIES, **(policies or {})}, capacity=capacity, headroom=headroom)
         self.log: list[str] = []
         self.refused: dict[str, Refuse] = {}
         self.on_start: Callable[[Ticket], None] = lambda ticket: None
@@ -48,7 +50,7 @@ class Pool:
         self.brain.sent(ticket)
 
     def finish(self, name: str, used: int = 0) -> None:
-        self.do(self.brain.finish(self.tickets[name], self.now, used))
+        self.do(self.brain.finish(self.tickets[name], self.now, Usage(output=used)))
 
     def paused(self, name: str) -> None:
         self.do(self.brain.paused(self.tickets[name], self.now))

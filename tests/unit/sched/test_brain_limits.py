@@ -25,11 +25,22 @@ def test_a_cached_prefix_draws_its_ticket_unless_that_replica_is_far_busier() ->
     """R16."""
     pool = Pool(4, 4)
     pool.running("x", DEFAULT)
-    pool.offer("a", DEFAULT, affinity="r0", cached_tokens=5, prompt_tokens=10)
+    pool.offer("a", DEFAULT, holders={"r0": 5}, prompt_tokens=10)
     assert pool.said()[-1] == "start a on r0"
-    pool.offer("big", RESERVED, prompt_tokens=9000, affinity="r0", cached_tokens=1)
-    pool.offer("b", RESERVED, affinity="r0", cached_tokens=5, prompt_tokens=10)
+    pool.offer("big", RESERVED, prompt_tokens=9000, holders={"r0": 100})
+    pool.offer("b", RESERVED, holders={"r0": 5}, prompt_tokens=10)
     assert pool.said()[-1] == "start b on r1"
+
+
+def test_the_replica_that_holds_most_of_a_prompt_is_preferred_by_what_it_saves() -> None:
+    """R16: of several holders the one with the least left to compute; a holder that is busier by less than it saves."""
+    pool = Pool(4, 4, 4)
+    pool.offer("a", FLEX, holders={"r1": 50, "r2": 80}, prompt_tokens=100)
+    assert pool.said()[-1] == "start a on r2"
+    pool.offer("b", RESERVED, holders={"r2": 900}, prompt_tokens=1_000)
+    assert pool.said()[-1] == "start b on r2"
+    pool.offer("c", RESERVED, holders={"r2": 10}, prompt_tokens=100)
+    assert pool.said()[-1] != "start c on r2"
 
 
 def test_a_replica_given_to_some_tiers_takes_no_others() -> None:

@@ -17,6 +17,8 @@ def upgrade() -> None:
 def _new_columns() -> None:
     op.add_column("keys", sa.Column("workload", sa.Text))
     op.add_column("keys", sa.Column("escalation", sa.JSON))
+    with op.batch_alter_table("keys") as keys:
+        keys.alter_column("default_tier", existing_type=sa.Text, nullable=True)
     op.add_column("quotas", sa.Column("priority_permille", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("price_books", sa.Column("reserved", sa.JSON, nullable=False, server_default='["0", "0"]'))
     op.add_column("ledger", sa.Column("workload", sa.Text, nullable=False, server_default=""))

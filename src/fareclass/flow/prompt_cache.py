@@ -1,0 +1,148 @@
+"""Prompt caching on a request's way: what is known of its prompt at admission, at its start, and at its end."""
+
+import hmac
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from fareclass.core.field_names import API
+from fareclass.core.prefix import Prefix
+from fareclass.core.request import Request
+from fareclass.core.snapshot import Model
+from fareclass.core.usage import Usage
+from fareclass.engine.base import Traits
+from fareclass.policy.caching import Entry, Index, read_prefix, shown, split
+from fareclass.store.cache_entries import CacheRow, list_cache_entries, put_cache_entries
+
+_TEMPLATE: Final = frozenset(
+    [
+        "function_call",
+        "functions",
+        "modalities",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "suffix",
+        "tool_choice",
+        "verbosity",
+        "web_search_options",
+    ]
+)
+"""Fields beside tools and messages that a model's template may write into the prompt; so may any that is no API's."""
+
+
+class PromptCaches:
+    """The index of every pool, and the secret that names of prompts are made with."""
+
+    def __init__(self, key: bytes, models: Iterable[str]) -> None:
+        self._key = key
+        self.indexes = {model: Index() for model in models}
+        self._salts: dict[str, str] = {}
+
+    # -- entries outlive a restart (`keeper.Kept`)
+
+    def load(self, connection: Connection) -> None:
+        """Take in what was kept; entries of models that are no more stay where they are until they expire."""
+        for row in list_cache_entries(connection, _now_us()):
+            if row.model in self.indexes:
+                entry = Entry(row.project, row.tokens, row.ttl_s, row.expires_us, row.replica)
+                self.indexes[row.model].restore([(bytes.fromhex(row.digest), entry)])
+
+    def dump(self) -> list[CacheRow] | None:
+        """Entries that are new or were renewed."""
+        now_us = _now_us()
+        return [
+            CacheRow(digest.hex(), entry.project, model, entry.tokens, entry.ttl_s, entry.expires_us, entry.replica)
+            for model, index in self.indexes.items()
+            for digest, entry in index.take_dirty(now_us).items()
+        ] or None
+
+    def save(self, connection: Connection, state: list[CacheRow]) -> None:
+        """Write them."""
+        put_cache_entries(connection, state, _now_us())
+
+    def unsaved(self, state: list[CacheRow]) -> None:
+        """They are taken again."""
+        for row in state:
+            self.indexes[row.model].soil([bytes.fromhex(row.digest)])
+
+    # -- on a request's way
+
+    def salt(self, project: str, model: Model) -> str:
+        """What stands for a project in an engine's cache (R31)."""
+        if model.shared_cache:
+            return ""
+        salt = self._salts.get(project)
+        if salt is None:
+            salt = self._salts[project] = hmac.digest(self._key, f"salt:{project}".encode(), "sha256").hex()
+        return salt
+
+    def read(self, request: Request, body: Mapping[str, Any], model: Model) -> "CachedPrompt | None":
+        """What is known of a request's prompt; None for one without words. `body` is what goes upstream."""
+        settings = {name: value for name, value in body.items() if name in _TEMPLATE or name not in API}
+        project = request.key.project.id
+        seed = msgspec.json.encode((project, model.name, request.path, settings))
+        prefix = read_prefix(self._key, seed, request.blocks())
+        return None if prefix is None else CachedPrompt(self.indexes[model.name], prefix, model, project)
+
+
+class CachedPrompt:
+    """One request's prompt and the index of its pool."""
+
+    __slots__ = ("_index", "_look", "_model", "_project", "prefix")
+
+    def __init__(self, index: Index, prefix: Prefix, model: Model, project: str) -> None:
+        self.prefix = prefix
+        self._index = index
+        self._model = model
+        self._project = project
+        self._look = index.look(prefix, _now_us())
+
+    @property
+    def holders(self) -> Mapping[str, int]:
+        """Tokens of it that each replica should have cached (R16)."""
+        return self._look.holders
+
+    def known_tokens(self, prompt_tokens: int) -> int:
+        """What it will be billed as read, as far as can be told before it ran (R20)."""
+        return min(prompt_tokens, self._look.known(None, implicit=self._model.implicit_cache))
+
+    def starts(self, replica: str, prompt_tokens: int) -> None:
+        """Its call is sent to this replica: what is known before that is what it may read."""
+        now_us = _now_us()
+        self._look = self._index.look(self.prefix, now_us)
+        self._index.sent(self.prefix, replica, prompt_tokens, now_us)
+
+    def began(self, replica: str, prompt_tokens: int) -> None:
+        """Its answer begins on this replica; its tokens are an estimate yet."""
+        self._index.began(self._look, replica, self._project, prompt_tokens, self._model.cache_min_tokens, _now_us())
+
+    def split(self, prompt: Usage, traits: Traits, replica: str) -> Usage:
+        """The prompt's tokens, as the engine counted them, by what they are billed as (R30)."""
+        told = prompt.cache_read if traits.tells_cached or prompt.cache_read else None
+        caches = traits.caches or self._model.shared_cache or (traits.caches is None and prompt.cache_read > 0)
+        if not caches:
+            return Usage(input=prompt.prompt)
+        return split(
+            self._look,
+            prompt.prompt,
+            told,
+            replica,
+            self._model.cache_min_tokens,
+            implicit=self._model.implicit_cache,
+        )
+
+    def ended(self, replica: str, prompt_tokens: int) -> None:
+        """The engine has counted the prompt."""
+        self._index.ended(self._look, replica, self._project, prompt_tokens, self._model.cache_min_tokens, _now_us())
+
+    def shown(self, prompt_tokens: int) -> str:
+        """As the ledger keeps it (R35)."""
+        return shown(self.prefix, prompt_tokens)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,115 @@
+"""What is known of one request while it walks, for its one `Finished` event (R6)."""
+
+import time
+
+import msgspec
+
+from fareclass.core.events import Finished
+from fareclass.core.outcomes import Outcome
+from fareclass.core.request import Request
+from fareclass.core.snapshot import Model, Snapshot
+from fareclass.core.tiers import Tier
+from fareclass.core.usage import Usage
+from fareclass.flow.answer import Production
+from fareclass.flow.reply import Served
+from fareclass.metering.pricing import cost
+from fareclass.policy.escalation import Raised
+from fareclass.policy.estimate import Estimator
+from fareclass.policy.tiers import Terms
+
+SPILLED = "reservation_exhausted"
+"""What `x-fareclass-spilled` says."""
+
+
+class Visit:
+    """Filled in as the request is understood, admitted and served."""
+
+    __slots__ = ("key", "model", "production", "raised", "request", "settled", "snapshot", "terms")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.settled = False
+        self.snapshot: Snapshot | None = None
+        self.key = request.key
+        self.model: Model | None = None
+        self.terms: Terms | None = None
+        self.production: Production | None = None
+        self.raised: Raised | None = None
+
+    @property
+    def served(self) -> Served | None:
+        """What the caller is told of it, once it was admitted."""
+        return None if self.production is None else self.production.served
+
+    @property
+    def project(self) -> str:
+        return self.key.project.id
+
+    @property
+    def spilled(self) -> str:
+        """Why a request that asked for reserved is served as another tier (R4, R21)."""
+        terms = self.terms
+        exceeds = terms is not None and terms.requested is Tier.RESERVED is not terms.served
+        return SPILLED if exceeds else ""
+
+    def estimate(self, estimator: Estimator) -> Usage:
+        """What a request that got no token would have used: demand that the planner counts (R35)."""
+        if self.snapshot is None or self.model is None:
+            return Usage()  # it was not admitted
+        request = self.request
+        return Usage(
+            input=estimator.prompt_tokens(self.model.name, request.prompt_bytes) * request.width,
+            output=estimator.output_tokens(self.project, self.model, request.max_tokens) * request.width,
+        )
+
+    def finished(
+        self, outcome: Outcome, usage: Usage, *, estimated: bool = False, code: str = "", unseen: bool = False
+    ) -> Finished:
+        """The event, with its price if there was a first token; what nobody has seen of it for our fault is free."""
+        request, key, production = self.request, self.key, self.production
+        finished = Finished(
+            id=request.id,
+            caller_id=request.caller_id,
+            endpoint=request.endpoint,
+            outcome=outcome,
+            code=code,
+            streamed=request.stream,
+            usage=usage,
+            estimated=estimated,
+            arrived_us=request.arrived_us,
+            ended_us=time.time_ns() // 1000,
+        )
+        if self.model is not None:
+            finished.model = self.model.name
+        finished.project, finished.key, finished.workload = key.project.id, key.id, key.workload
+        finished.escalated = self.raised is not None
+        if key.tags:
+            finished.tags = msgspec.json.encode(key.tags).decode()
+        if self.terms is not None:
+            finished.requested_tier, finished.served_tier = self.terms.requested, self.terms.served
+            finished.spilled = self.spilled
+        if production is not None:
+            self._add_production(finished, production)
+            if production.first_token_s is not None and not unseen:
+                self._add_price(finished, production.first_token_s)
+        return finished
+
+    def _add_production(self, finished: Finished, production: Production) -> None:
+        ticket, request = production.seat.ticket, self.request
+        finished.replica = production.replica
+        finished.pauses, finished.restarts = ticket.pauses, ticket.restarts + ticket.yields
+        finished.paused_ms = round(ticket.paused_s * 1000)
+        finished.longest_gap_ms = round(production.longest_gap_s * 1000)
+        if production.cached is not None:
+            finished.prefix = production.cached.shown(finished.usage.prompt)
+        if production.started_s is not None:
+            finished.started_us = request.arrived_us + round((production.started_s - request.arrived_s) * 1e6)
+            finished.queue_ms = production.served.queue_ms
+
+    def _add_price(self, finished: Finished, first_token_s: float) -> None:
+        request = self.request
+        finished.first_token_us = request.arrived_us + round((first_token_s - request.arrived_s) * 1e6)
+        if self.snapshot is not None and self.terms is not None:
+            book = self.snapshot.books[finished.model]
+            finished.book_version = book.version
+            finished.cost_pico = cost(book, self.terms.served, finished.usage)

@@ -1,0 +1,138 @@
+"""R26: budgets as operators make them, on both databases, and what was spent before them."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fareclass.core.snapshot import Budget
+from fareclass.core.tiers import Tier
+from fareclass.flow.control import Control
+from fareclass.store.budgets import spent_before
+from fareclass.store.database import Store
+from tests.store.made import entry
+from tests.store.test_entries import write
+from tests.wire.admin_plane import make_app, make_control
+from tests.wire.test_admin import AUTH, made, refused
+
+USD = 10**12
+
+
+@pytest.fixture
+def control(store: Store, tmp_path: Path) -> Control:
+    return make_control(store, tmp_path)
+
+
+@pytest.fixture
+async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=make_app(control))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
+        yield client
+
+
+async def put(admin: httpx.AsyncClient, path: str, usd: Any, per: str = "day") -> dict[str, Any]:
+    answer = await admin.put(f"/budgets/{path}", json={"usd": usd, "per": per})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_r26_budgets_are_kept_listed_replaced_and_lifted(admin: httpx.AsyncClient, control: Control) -> None:
+    acme = await made(admin, "/projects", {"name": "acme"})
+    ci = await made(admin, "/keys", {"project": "acme", "name": "ci"})
+    own = await put(admin, "acme", "12.50")
+    assert {name: own[name] for name in ("project_name", "key", "usd", "per", "spent", "held", "left")} == {
+        "project_name": "acme", "key": None, "usd": "12.5", "per": "day", "spent": "0", "held": "0", "left": "12.5"
+    }  # fmt: skip
+    assert own["renews_at"].endswith("T00:00:00Z")
+    of_key = await put(admin, "acme/ci", 0.000000000001, "month")
+    assert (of_key["key"], of_key["key_name"], of_key["usd"]) == (ci["id"], "ci", "0.000000000001")
+    assert control.snapshot.project_budgets == {acme["id"]: Budget(pico=12_500_000_000_000, per="day")}
+    assert control.snapshot.key_budgets == {ci["id"]: Budget(pico=1, per="month")}
+    first = (await admin.get("/budgets", params={"limit": 1})).json()
+    assert [each["usd"] for each in first["data"]] == ["12.5"]
+    rest = (await admin.get("/budgets", params={"after": first["next"], "project": "acme"})).json()
+    assert [each["key_name"] for each in rest["data"]] == ["ci"] and rest["next"] is None
+    assert (await put(admin, "acme", "0", "month"))["left"] == "0"
+    assert (await admin.delete("/budgets/acme")).json()["per"] == "month"
+    assert control.snapshot.project_budgets == {} and control.snapshot.key_budgets
+    refused(await admin.delete("/budgets/acme"), 404, "not_found", "project")
+    refused(await admin.put("/budgets/acme/nobody", json={"usd": 1, "per": "day"}), 404, "not_found", "key")
+    changes = [change["action"] for change in (await admin.get("/audit")).json()["data"]][:4]
+    assert changes == ["budget.clear", "budget.set", "budget.set", "budget.set"]
+
+
+async def test_r26_what_is_not_there_has_no_budget(admin: httpx.AsyncClient) -> None:
+    refused(await admin.put("/budgets/nobody", json={"usd": 1, "per": "day"}), 404, "not_found", "project")
+    refused(await admin.delete("/budgets/nobody/ci"), 404, "not_found", "project")
+
+
+@pytest.mark.parametrize("share", ["-0.1", 1.001, "NaN", 0.0005, "1e-400"])
+async def test_r25_what_is_no_share_is_refused(admin: httpx.AsyncClient, control: Control, share: Any) -> None:
+    acme = await made(admin, "/projects", {"name": "acme"})
+    answer = await admin.put("/quotas/acme/smollm2", json={"tpm": 999, "priority_share": 0.25})
+    assert answer.json()["priority_share"] == "0.25"
+    assert control.snapshot.quotas[acme["id"], "smollm2"].priority_tpm == 249
+    answer = await admin.put("/quotas/acme/smollm2", json={"tpm": 999, "priority_share": share})
+    refused(answer, 400, "invalid", "priority_share")
+
+
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        ("usd", {"usd": -1, "per": "day"}),
+        ("usd", {"usd": "0.0000000000001", "per": "day"}),
+        ("usd", {"usd": "1e300", "per": "day"}),
+        ("usd", {"usd": "NaN", "per": "day"}),
+        ("usd", {"usd": 9_000_001, "per": "month"}),
+        ("per", {"usd": 1, "per": "week"}),
+        ("per", {"usd": 1}),
+    ],
+)
+async def test_r26_what_is_no_budget_is_refused(admin: httpx.AsyncClient, field: str, body: dict[str, Any]) -> None:
+    await made(admin, "/projects", {"name": "acme"})
+    refused(await admin.put("/budgets/acme", json=body), 400, "invalid", field)
+
+
+async def test_r26_a_key_s_budget_is_of_a_key_of_that_project(admin: httpx.AsyncClient) -> None:
+    for name in ("acme", "other"):
+        await made(admin, "/projects", {"name": name})
+        await made(admin, "/keys", {"project": name, "name": "ci"})
+    found = await put(admin, "other/ci", 1)
+    assert found["project_name"] == "other", "names of keys are unique inside a project only"
+    [foreign] = (await admin.get("/keys", params={"project": "acme"})).json()["data"]
+    answer = await admin.put(f"/budgets/other/{foreign['id']}", json={"usd": 1, "per": "day"})
+    refused(answer, 404, "not_found", "key")
+
+
+async def test_r26_what_was_spent_before_the_start_is_there_when_a_budget_is_set(
+    admin: httpx.AsyncClient, store: Store
+) -> None:
+    """The gateway's ledger of an hour ago counts, once, for the project and the key."""
+    acme = await made(admin, "/projects", {"name": "acme"})
+    ci = await made(admin, "/keys", {"project": "acme", "name": "ci"})
+    before_us = time.time_ns() // 1000 - 60_000_000
+    write(store, entry(project=acme["id"], key=ci["id"], cost_pico=2 * USD, ended_us=before_us))
+    write(store, entry(project=acme["id"], key="key_else", cost_pico=USD, ended_us=before_us))
+    for _ in range(2):
+        assert (await put(admin, "acme", 10, "month"))["spent"] == "3"
+        assert (await put(admin, "acme/ci", 10, "month"))["spent"] == "2"
+
+
+def test_r26_sums_are_exact_and_of_what_was_served_on_demand(store: Store) -> None:
+    """The largest amounts that an entry holds, summed to the last 10⁻¹² USD; reservations' fees are no spending."""
+    largest = 2**63 - 1
+    for at, cost, tier in ((10, largest, Tier.DEFAULT), (20, largest, Tier.FLEX), (30, 7, Tier.PRIORITY)):
+        write(store, entry(cost_pico=cost, served_tier=tier, ended_us=at))
+    write(store, entry(cost_pico=5, served_tier=Tier.RESERVED, ended_us=20))
+    write(store, entry(cost_pico=5, ended_us=40))
+    write(store, entry(cost_pico=5, ended_us=20, project="proj_b"))
+    write(store, entry(cost_pico=11, ended_us=20, key="key_b"))
+    with store.read() as connection:
+        found = spent_before(connection, "proj_a", "", 40, {"day": 20, "month": 10})
+        assert found == {"day": largest + 18, "month": 2 * largest + 18}
+        assert spent_before(connection, "proj_a", "key_b", 40, {"day": 20, "month": 10}) == {"day": 11, "month": 11}
+        assert spent_before(connection, "proj_none", "", 40, {"day": 20, "month": 10}) == {"day": 0, "month": 0}
