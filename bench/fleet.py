@@ -107,7 +107,7 @@ class Fleet:
 
     `arrivals` come in order of time. `backlog` makes endless batch work; `backlog_waiting`
     of it always stands in line. With `engine_orders` the engines sort what waits inside
-    them by tier. With `estimates` reserved jobs claim from their project's floor, else all are taken for inside it.
+    them by tier. With `estimates` reserved jobs must claim from their project's floor.
     """
 
     def __init__(
@@ -260,10 +260,9 @@ class Fleet:
         self._settle()
 
     def recover(self, index: int) -> None:
-        """A replica is back, as if it had never been away."""
-        brain = self.scheduler
-        assert isinstance(brain, Brain)
-        self._effects += brain.set_replica(str(index), self.now_us / US, up=True)
+        """The replica is back."""
+        assert isinstance(self.scheduler, Brain)
+        self._effects += self.scheduler.set_replica(str(index), self.now_us / US, up=True)
         self._settle()
 
     def _perform(self, effect: Effect) -> None:
@@ -376,7 +375,7 @@ class Fleet:
         del self._tickets[event.sequence]
         del self._jobs[ticket]
         job.call = None
-        if self._estimates is not None:
+        if self._estimates:
             self._estimates.learn(job.project, job.output)
         self._effects += self.scheduler.finish(ticket, self.now_us / US, Usage(input=job.prompt, output=job.output))
 

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import loads, policies
+from bench.books import Books
 from bench.estimates import Estimates
 from bench.fleet import US, Fleet, Job, Scheduler
 from bench.isolation import books
@@ -23,9 +24,10 @@ from bench.loads import MEAN_OUTPUT, MEAN_PROMPT, SLOTS, SPEED
 from bench.machine import heading
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
 from fareclass.sched.reserves import Floor
+from tests.sim.fluid import UNITS
 
 SEED = 1
-WIDTH = 110
+WIDTH = 120
 REQUESTS = 480
 DEMAND = 1.5
 WARM_S = 200
@@ -62,9 +64,12 @@ def inside(jobs: Sequence[Job], project: str = "owner") -> int:
 
 
 class Steady(NamedTuple):
-    """A demand of 1.5 × the floor, and how five minutes of it went: `error` is what was made, as a share of the floor, − 1."""
+    """A demand of 1.5 × the floor, and how five minutes of it went: what was charged, and what reached callers, as shares
+    of the floor − 1. They differ by what the estimates in flight at either end were off.
+    """
 
-    error: float
+    charged: float
+    made: float
     diverted: int
     refused: int
     unexplained: int
@@ -93,17 +98,23 @@ def steady(draw: Draw, callers: int, *, streamed: bool, capped: bool, seconds: i
     brain = books({"owner": floor}, replicas)
     fleet = fleet_of(brain, replicas, jobs, loads.batch_backlog(SEED))
     fleet.run(WARM_S * US)
-    before = inside(jobs)
+    before = _charged(brain), inside(jobs)
     fleet.run((WARM_S + seconds) * US)
-    made = inside(jobs) - before
     settled = sum(job.output for job in jobs if job.whole_us is not None and job.served is Tier.RESERVED)
     return Steady(
-        made * 60 / (floor.output_tpm * seconds) - 1,
+        (_charged(brain) - before[0]) * 60 / (floor.output_tpm * seconds) - 1,
+        (inside(jobs) - before[1]) * 60 / (floor.output_tpm * seconds) - 1,
         brain.wrong + brain.wrong_levels,
         sum(job.refused is not None and job.served is Tier.RESERVED for job in jobs),
         brain.unexplained("owner", settled, fleet.now_us / US),
         sum(fleet.faults.values()),
     )
+
+
+def _charged(brain: Books) -> float:
+    """Output tokens that the owner's floor was charged so far, holds included."""
+    side = brain.sides["owner"][1]
+    return (side.spent + sum(side.drawn.values())) / UNITS
 
 
 def _cap(capped: bool) -> int:
@@ -120,8 +131,8 @@ def steady_table(seconds: int, progress: Progress) -> Table:
         "answers",
         "max_tokens",
         "callers",
-        "streamed",
-        "not streamed",
+        "charged: streamed / not",
+        "made: streamed / not",
         "diverted",
         "refused",
         "unexplained",
@@ -135,7 +146,8 @@ def steady_table(seconds: int, progress: Progress) -> Table:
             name,
             str(_cap(True)) if capped else "none",
             str(callers),
-            *(f"{run.error:+.2%} {'ok' if abs(run.error) <= 0.01 else 'off'}" for run in runs),
+            f"{_both([run.charged for run in runs])} {'ok' if all(abs(run.charged) <= 0.01 for run in runs) else 'off'}",
+            _both([run.made for run in runs]),
             *(
                 str(sum(getattr(run, what) for run in runs))
                 for what in ("diverted", "refused", "unexplained", "faults")
@@ -144,44 +156,47 @@ def steady_table(seconds: int, progress: Progress) -> Table:
     return table
 
 
+def _both(shares: Sequence[float]) -> str:
+    return " / ".join(f"{share:+.2%}" for share in shares)
+
+
 def lone_table(seconds: int) -> Table:
-    """A project alone on the pool asks twice of what it does."""
+    """A project alone on the pool asks twice of what it does; beside it the same requests all on the tier of its overflow."""
     replicas = BACK_REPLICAS
     floor = loads.sold(replicas, MEAN_PROMPT, MEAN_OUTPUT)
-    table = Table(title=f"Alone on {replicas} replicas, asking 2 × what they do", title_justify="left")
-    for column in (
-        "overflow",
-        "inside the floor",
-        "beyond it",
-        "of first come, first served",
-        "ceilings leave",
-        "share of that",
-    ):
+    table = Table(
+        title=f"Alone on {replicas} replicas, asking 2 × what they do: output tokens a minute", title_justify="left"
+    )
+    for column in ("overflow", "inside the floor", "beyond it", "all on demand", "ceilings leave", "of what is left"):
         table.add_column(column, justify="right")
-    ceiling = SLOTS * DEFAULT_POLICIES[Tier.RESERVED].max_batch
-    left = ceiling / SPEED.step_us(int(ceiling), 0) / (SLOTS / SPEED.step_us(SLOTS, 0))
-    for overflow in (Tier.PRIORITY, Tier.DEFAULT):
-        made = []
-        for scheduler in (books({"owner": floor}, replicas), policies.FirstComeFirstServed(replicas, SLOTS)):
-            jobs = loads.synthetic(SEED, replicas, 2.0, seconds, {Tier.RESERVED: 1.0})
-            for job in jobs:
-                job.project, job.overflow = "owner", overflow
-            fleet = fleet_of(scheduler, replicas, jobs, None)
-            fleet.run(seconds * US // 4)
-            before = sum(job.delivered for job in jobs), inside(jobs)
-            fleet.run(seconds * US)
-            made.append((sum(job.delivered for job in jobs) - before[0], inside(jobs) - before[1]))
-        share, leave = made[0][0] / made[1][0], 1.0 if overflow is Tier.PRIORITY else left
-        per_minute = 60 / (seconds - seconds // 4)
+    ceiling = int(SLOTS * DEFAULT_POLICIES[Tier.RESERVED].max_batch)
+    ceilings = {Tier.PRIORITY: 1.0, Tier.DEFAULT: ceiling / SPEED.step_us(ceiling, 0) / SLOTS * SPEED.step_us(SLOTS, 0)}
+    for overflow, leave in ceilings.items():
+        inner, whole = _alone(books({"owner": floor}, replicas), Tier.RESERVED, overflow, seconds)
+        _, demand = _alone(policies.brain(replicas, SLOTS), overflow, overflow, seconds)
+        share = whole / (demand * leave)
         table.add_row(
             overflow.word,
-            f"{made[0][1] * per_minute:,.0f} of {floor.output_tpm:,}",
-            f"{(made[0][0] - made[0][1]) * per_minute:,.0f}",
-            f"{share:.1%}",
+            f"{inner:,.0f} of {floor.output_tpm:,}",
+            f"{whole - inner:,.0f}",
+            f"{demand:,.0f}",
             f"{leave:.1%}",
-            f"{share / leave:.1%} {'ok' if share / leave >= 0.99 else 'under'}",
+            f"{share:.1%} {'ok' if share >= 0.99 else 'under'}",
         )
     return table
+
+
+def _alone(scheduler: Scheduler, tier: Tier, overflow: Tier, seconds: int) -> tuple[float, float]:
+    """Output tokens a minute, as reserved work and in all, once the first quarter of the time is over."""
+    jobs = loads.synthetic(SEED, BACK_REPLICAS, 2.0, seconds, {tier: 1.0})
+    for job in jobs:
+        job.project, job.overflow = "owner", overflow
+    fleet = fleet_of(scheduler, BACK_REPLICAS, jobs, None)
+    fleet.run(seconds * US // 4)
+    before = inside(jobs), sum(job.delivered for job in jobs)
+    fleet.run(seconds * US)
+    minutes = (seconds - seconds // 4) / 60
+    return (inside(jobs) - before[0]) / minutes, (sum(job.delivered for job in jobs) - before[1]) / minutes
 
 
 class Returning:
@@ -325,7 +340,7 @@ def main() -> None:
     with Progress(console=console, transient=True) as progress:
         progress.console.print(steady_table(seconds, progress))
         for table in (lone_table, lambda _: back_table(), lambda _: failure_table()):
-            progress.console.print(table(2 * seconds))
+            progress.console.print(table(4 * seconds))
 
 
 if __name__ == "__main__":

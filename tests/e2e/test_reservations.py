@@ -251,4 +251,3 @@ async def test_r20_a_restart_gives_no_minute_away(upstream, start, end):
     again = (await start()).gateway()
     assert tiers(await again.ask(service_tier="reserved"))[1] == "default"
     await again.close()
-

@@ -25,7 +25,11 @@ async def test_r1_r4_an_answer_on_each_tier(real, tier):
     assert answer.usage.prompt_tokens > 10 and answer.usage.completion_tokens == 6
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 6
     row = next(row for row in real.rows() if row["id"] == raw.headers["x-request-id"])
-    assert (row["served_tier"], row["input"] + row["cache_read"], row["output"]) == (tier, answer.usage.prompt_tokens, 6)
+    assert (row["served_tier"], row["input"] + row["cache_read"], row["output"]) == (
+        tier,
+        answer.usage.prompt_tokens,
+        6,
+    )
     assert row["cache_read"] == answer.usage.prompt_tokens_details.cached_tokens
     assert row["cost_pico"] == cost(tier, answer.usage.prompt_tokens, 6, row["cache_read"])
 

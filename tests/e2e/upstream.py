@@ -14,6 +14,9 @@ WORDS = [f" w{number}" for number in range(200)]
 """What the model always says, one token each."""
 
 
+VLLM = {"/version": {"version": "0.11.0"}}
+
+
 def story(tokens: int) -> str:
     return "".join(WORDS[:tokens])
 
@@ -33,6 +36,8 @@ class Turn:
         self.begun = text.count("w")
         """Tokens of the answer that this call continues."""
         self.at = self.begun
+        self.cached: int | None = None
+        """What its usage says was read from a cache, None for an engine that says nothing."""
 
     @property
     def limit(self) -> int:
@@ -103,7 +108,8 @@ class Turn:
     @property
     def _usage(self) -> dict[str, Any]:
         prompt, output = PROMPT_TOKENS + self.begun, self.at - self.begun
-        return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        told = {} if self.cached is None else {"prompt_tokens_details": {"cached_tokens": self.cached}}
+        return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output, **told}
 
     def _envelope(self, choices: list[Any], **more: Any) -> dict[str, Any]:
         head = {"id": f"chatcmpl-{id(self)}", "object": "chat.completion.chunk", "created": 1763900000}
@@ -137,7 +143,8 @@ def tell_in_two(tokens: int, go_on: asyncio.Event) -> Play:
 class Upstream:
     """Answers calls that ask `QUESTION` by `play`, and the gateway's own probes as a model that can continue or not.
 
-    `turns` are the calls so far, in order; `most` is how many were ever under way at once.
+    `turns` are the calls so far, in order; `most` is how many were ever under way at once. `pages` are what else it
+    shows, by path: with `VLLM` it is taken for a vLLM.
     """
 
     def __init__(self, *, continues: bool = False) -> None:
@@ -146,6 +153,7 @@ class Upstream:
         self.turns: list[Turn] = []
         self.most = 0
         self.healthy = True
+        self.pages: dict[str, Any] = {}
         self.url = ""
         self._active = 0
         self._came: asyncio.Queue[Turn] = asyncio.Queue()
@@ -156,6 +164,8 @@ class Upstream:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
+            if request.path in self.pages:
+                return web.json_response(self.pages[request.path])
             if request.path != "/v1/models":
                 return web.json_response({}, status=404)
             return web.json_response({"data": []}, status=200 if self.healthy else 503)

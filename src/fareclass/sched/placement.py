@@ -84,7 +84,8 @@ def victims(
         rank = _worst_movable(replica, ticket, protected)
         if rank is not None and _may_take_on(ticket, replica, now):
             equal_or_better = sum(replica.by_rank[: ticket.rank + 1])
-            choices.append((-rank, replica.backlog, equal_or_better, len(choices), replica))
+            coming = replica.leaving() * ticket.prompt_tokens  # whoever a slot is being freed for will prefill there too
+            choices.append((-rank, replica.backlog + coming, equal_or_better, len(choices), replica))
     choices.sort(key=lambda choice: choice[:4])
     for *_, replica in choices:
         taken = _victims_on(replica, ticket, now, protected)

@@ -234,6 +234,18 @@ def test_a_burst_waits_for_other_owners_alone() -> None:
     assert pool.said() == ["start burst on r0"]
 
 
+def test_who_comes_at_once_does_not_prefill_on_the_same_replica() -> None:
+    """R11, R22: where a slot is being freed a prompt is coming, so the next takes its slot elsewhere."""
+    pool = Pool(2, 2, 2, capacity=CAPACITY)
+    pool.do(pool.brain.set_floors({"p": Floor(6_000, 600)}, pool.now))
+    for number in range(6):
+        pool.running(f"x{number}", Tier.FLEX, project="q")
+    for number in range(3):
+        claimed(pool, f"r{number}", prompt_tokens=500)
+    leaving = [ticket.replica for ticket in pool.tickets.values() if ticket.state is State.LEAVING]
+    assert sorted(str(replica) for replica in leaving) == ["r0", "r1", "r2"]
+
+
 @pytest.mark.parametrize("state", ["queued", "running"])
 def test_reserved_work_is_not_refused_for_the_length_of_the_line(state: str) -> None:
     """R22: others may fill the line; a request whose holds fit still joins it."""
