@@ -38,11 +38,12 @@ class Books(Brain):
             self._left[ticket.id] = ticket.floor_output
         return granted
 
-    def produced(self, ticket: Ticket, tokens: int) -> None:
-        super().produced(ticket, tokens)
+    def produced(self, ticket: Ticket, tokens: int, now: float) -> None:
+        super().produced(ticket, tokens, now)
         if ticket.id in self._left:
             self._left[ticket.id] -= tokens
             if self._left[ticket.id] < 0:
+                self.sides[ticket.project][1].pass_time(now)
                 self.sides[ticket.project][1].draw(ticket.id, -100 * self._left[ticket.id])
                 self._left[ticket.id] = 0
 

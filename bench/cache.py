@@ -166,7 +166,7 @@ def run(name: str, known: Affine | Nowhere, jobs: list[Job], replicas: int, seco
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--engine", choices=["simulated", "local"], default="simulated")
-    arguments.add_argument("--seconds", type=int, default=600)
+    arguments.add_argument("--seconds", type=int, default=1_500)
     arguments.add_argument("--seed", type=int, default=1)
     given = arguments.parse_args()
     print(machine.heading(), "\n")

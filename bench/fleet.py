@@ -33,7 +33,7 @@ class Scheduler(Protocol):
     def claim(self, ticket: Ticket, now: float) -> bool: ...
     def offer(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
     def first_token(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
-    def produced(self, ticket: Ticket, tokens: int) -> None: ...
+    def produced(self, ticket: Ticket, tokens: int, now: float) -> None: ...
     def sent(self, ticket: Ticket) -> None: ...
     def paused(self, ticket: Ticket, now: float) -> Seq[Effect]: ...
     def finish(self, ticket: Ticket, now: float, usage: Usage) -> Seq[Effect]: ...
@@ -203,7 +203,7 @@ class Fleet:
             assert job.call is not None
             ticket = self._tickets[job.call]
             if ticket.streamed:
-                self.scheduler.produced(ticket, new)
+                self.scheduler.produced(ticket, new, self.now_us / US)
             self.delivered_output[job.project] += new
 
     def _settle(self) -> None:
@@ -368,7 +368,7 @@ class Fleet:
             self._first_token(job, ticket, event)
             return
         if not ticket.streamed:
-            self.scheduler.produced(ticket, job.output)
+            self.scheduler.produced(ticket, job.output, self.now_us / US)
         job.whole_us = job.last_us = event.at_us
         self._fault(job.delivered != job.output or ticket.made_tokens != job.output, "an answer is not whole")
         del self._running[index][event.sequence]

@@ -50,7 +50,7 @@ class Simple:
     def first_token(self, ticket: Ticket, now: float) -> list[Effect]:
         return []
 
-    def produced(self, ticket: Ticket, tokens: int) -> None:
+    def produced(self, ticket: Ticket, tokens: int, now: float) -> None:
         ticket.made_tokens += tokens
 
     def sent(self, ticket: Ticket) -> None:

@@ -121,7 +121,7 @@ class Pool:
 
     def _begin(self, ticket: Ticket) -> None:
         self._running.append(ticket)
-        self.brain.produced(ticket, 50)
+        self.brain.produced(ticket, 50, self._now)
         self.brain.sent(ticket)
         self._timed(lambda now: self.brain.first_token(ticket, now))
 

@@ -24,6 +24,7 @@ from fareclass.engine.model_file import ModelUnavailableError, fetch_default_mod
 from fareclass.engine.openai_http import HttpEngine
 from fareclass.engine.sim_replica import Speed
 from fareclass.engine.simulated import SimulatedEngine
+from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.dispatch import Berth, Dispatcher
 from fareclass.flow.escalations import DAY_US, Escalations
@@ -102,7 +103,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     store = Store(config.store, config.store_password.value if config.store_password else None)
     stack.callback(store.close)
     await asyncio.to_thread(store.claim)
-    since_us = time.time_ns() // 1000  # what the ledger has before that is not ours
+    since_us = now_us()  # what the ledger has before that is not ours
     ledger = Ledger(store)
     stack.push_async_callback(ledger.close)
     await asyncio.to_thread(store.upgrade)
@@ -124,7 +125,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     estimator = Estimator()
     escalations = Escalations(await asyncio.to_thread(_escalator, store), estimator)
     caches = PromptCaches(master.cache_key(), models)
-    keeper = Keeper(store, [Levels(dispatchers), Estimates(estimator), caches])
+    keeper = Keeper(store, [Levels(lambda: control.snapshot, dispatchers), Estimates(estimator), caches])
     stack.push_async_callback(keeper.close)
     await keeper.open()
     standing = Standing(lambda: control.snapshot, dispatchers)
@@ -161,7 +162,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
 
 def _escalator(store: Store) -> Escalator:
     """With what escalated requests have cost today already (R40)."""
-    today = time.time_ns() // 1000 // DAY_US
+    today = now_us() // DAY_US
     with store.read() as connection:
         return Escalator(today, escalated_cost(connection, today * DAY_US))
 

@@ -103,6 +103,8 @@ def _mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]:
         path = f"models.{name}"
         if (model.engine is None) == (model.replicas == ()):
             yield path, "must have exactly one of engine and replicas"
+        if known(model.engine) and model.engine is not None and model.shared_cache is True:
+            yield f"{path}.shared_cache", "is for replicas only; this engine keeps projects apart by itself: remove it"
         yield from _replica_mistakes(path, given(model.replicas, ()))
         yield from _tier_mistakes(path, model)
         if known(model.price, model.tier_prices, config.tiers) and model.price is not None:

@@ -1,6 +1,8 @@
 """Prompt caching for real: the built-in engine behind a gateway, and callers with the OpenAI SDK (R28-R32)."""
 
+import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +101,21 @@ async def test_r28_five_points_are_refused_by_their_path(cached):
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "messages[0].content[4].cache_control"
+
+
+async def test_r15_who_hangs_up_leaves_nothing_that_the_next_ones_would_wait_for(launch):
+    """A paused answer is put into a file when another call needs its slot; one that ended is not."""
+    kept = {folder: len(list(folder.iterdir())) for folder in slot_folders()}
+    gateway = await launch(local(slots=2))
+    [folder] = slot_folders() - set(kept)
+    for number in range(6):
+        asked = {"model": MODEL, "messages": [{"role": "user", "content": f"Count to {number}0."}], "stream": True}
+        async with gateway.http.stream("POST", "/chat/completions", json=asked) as response:
+            await anext(response.aiter_lines())
+        await gateway.idle()
+        assert not list(folder.iterdir())
+    assert (await gateway.ask(model=MODEL, max_tokens=2)).status_code == 200
+
+
+def slot_folders():
+    return {path for path in (Path("/dev/shm")).glob(f"fareclass-slots-{os.getpid()}-*")}

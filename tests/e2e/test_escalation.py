@@ -141,3 +141,22 @@ async def test_r41_a_workload_gives_its_keys_their_terms_and_is_in_the_report(la
         return found == {("night", "flex", "flex"): 3, ("night", "flex", "default"): 1}
 
     await eventually(reported)
+
+
+async def test_r40_where_the_budget_has_only_the_tier_that_was_asked_for_it_is_that(gateway):
+    """Near the end of a budget (R26): served, labelled and billed as asked, and the rule's own cap is untouched."""
+    sdk = await with_rule(gateway, OFTEN | {"usd_per_day": "0.00015"})
+    await throttle(gateway, sdk, 2)
+    (await gateway.admin.put("/budgets/default", json={"usd": "0.00006", "per": "day"})).raise_for_status()
+    answer, headers = await ask(sdk, max_tokens=100)
+    assert answer.service_tier == "default"
+    told = [headers.get(f"x-fareclass-{name}") for name in ("requested-tier", "served-tier", "escalated")]
+    assert told == ["default", "default", None]
+    row = (await gateway.recorded(3))[-1]
+    assert (row["served_tier"], row["escalated"]) == ("default", False)
+    assert row["cost_pico"] == cost("default", PROMPT_TOKENS, row["output"])
+    with pytest.raises(openai.RateLimitError) as caught:
+        await ask(sdk, max_tokens=100)
+    assert caught.value.code == "budget_exceeded", "there is no room for either"
+    (await gateway.admin.delete("/budgets/default")).raise_for_status()
+    assert (await ask(sdk, max_tokens=100))[1]["x-fareclass-escalated"] == "throttled"

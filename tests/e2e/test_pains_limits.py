@@ -1,4 +1,4 @@
-"""What users of other gateways suffer from limits and budgets, each as a test that it can't happen here (R25, R26, R27)."""
+"""What users of other gateways suffer from limits and budgets, each as a test that it can't happen here (R25 to R27)."""
 
 import asyncio
 import re
@@ -55,14 +55,20 @@ async def gateway(upstream, launch):
 
 
 async def test_pain_five_concurrent_calls_on_a_small_limit(gateway):
-    """R25 (elsewhere: 663 tokens used on a limit of 100): holds come before the calls, so one of five gets through."""
+    """BerriAI/litellm#18730 (663 tokens used on a limit of 100), envoyproxy/ai-gateway#680 (the same race, by design).
+
+    R25: holds come before the calls, so one of five gets through.
+    """
     await gateway.limit(tpm=100)
     answers = await asyncio.gather(*(gateway.ask(max_tokens=120) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 429, 429, 429, 429]
 
 
 async def test_pain_the_first_request_without_max_tokens_is_refused(gateway):
-    """R25, R26: nothing is known yet of what it makes, and a small limit is no reason to refuse it."""
+    """BerriAI/litellm#29193, #28805: an estimate larger than a small limit was refused.
+
+    R25, R26: nothing is known yet of what it makes, and a small limit is no reason to refuse it.
+    """
     await gateway.limit(tpm=20)
     assert (await gateway.ask(max_tokens=None)).status_code == 200
     await gateway.limit()
@@ -71,7 +77,7 @@ async def test_pain_the_first_request_without_max_tokens_is_refused(gateway):
 
 
 async def test_pain_declaring_max_tokens_1_gets_round_a_token_limit(gateway):
-    """R25: an engine that ignores it leaves debt, which the project waits for."""
+    """BerriAI/litellm#37001. R25: an engine that ignores it leaves debt, which the project waits for."""
     await gateway.limit(tpm=200)
 
     async def ignores(turn):
@@ -87,7 +93,7 @@ async def test_pain_declaring_max_tokens_1_gets_round_a_token_limit(gateway):
 
 
 async def test_pain_declaring_max_tokens_1_gets_round_a_budget(gateway):
-    """R26: what is made beyond the hold must be paid for too, so the answer ends where the money does."""
+    """BerriAI/litellm#37001. R26: what is made beyond the hold is paid for too; the answer ends where the money does."""
     await give(gateway, tokens(100))
     gateway.upstream.play = endless
     answer = await gateway.ask(max_tokens=1, stream=True)
@@ -97,7 +103,10 @@ async def test_pain_declaring_max_tokens_1_gets_round_a_budget(gateway):
 
 
 async def test_pain_five_concurrent_calls_on_a_small_budget(gateway):
-    """R26 (elsewhere: 4 of 5 admitted, 0.60 USD spent of 0.45): what is held for one is not there for the next."""
+    """BerriAI/litellm#40002 (4 of 5 admitted, 0.60 USD spent of 0.45), #34732, #40095: concurrent calls got round it.
+
+    R26: what is held for one is not there for the next.
+    """
     await give(gateway, 5 * tokens(100) // 2)
     answers = await asyncio.gather(*(gateway.ask(max_tokens=100) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429]
@@ -111,7 +120,10 @@ async def test_pain_five_concurrent_calls_on_a_small_budget(gateway):
 
 @pytest.mark.parametrize("fields", [{"max_tokens": None}, {"max_tokens": 100_000}, {"max_tokens": 1}])
 async def test_pain_64_concurrent_streams_overspend_a_budget(gateway, fields):
-    """R26 (elsewhere: 99 USD on a budget of 30): overshoot stays below 64 × 256 tokens, and books equal the ledger."""
+    """BerriAI/litellm#26672: 99 USD spent on a budget of 30.
+
+    R26: overshoot stays below 64 × 256 tokens, and books equal the ledger.
+    """
     await give(gateway, tokens(64 * 300, prompt=64 * PROMPT_TOKENS))
     gateway.upstream.play = endless
     answers = await asyncio.gather(*(gateway.ask(stream=True, **fields) for _ in range(64)))
@@ -127,6 +139,80 @@ async def test_pain_64_concurrent_streams_overspend_a_budget(gateway, fields):
     assert sum(row["output"] for row in rows if row["first_token_us"]) == sum(
         answer.text.count('"content":" w"') for answer in served
     ), "what was sent is billed, no more and no less (R6)"
+
+
+async def test_pain_a_token_limit_counts_requests(gateway):
+    """wso2/api-platform#2932: a token limit was charged 1 for each request: overshot 150 times, silently.
+
+    R25: what an answer used is what it is charged: six of 111 tokens leave no room for a seventh in 700.
+    """
+    await gateway.limit(tpm=700)
+    codes = [(await gateway.ask(max_tokens=100)).status_code for _ in range(12)]
+    used = codes.count(200) * (PROMPT_TOKENS + 100)
+    assert codes[:6] == [200] * 6 and codes[7:] == [429] * 5, "the time that this takes is worth one more at most"
+    assert (
+        sum(row["input"] + row["output"] for row in await gateway.recorded(12) if row["outcome"] == "completed") == used
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_pain_a_token_limit_is_set_and_never_enforced(gateway, stream):
+    """headroomlabs-ai/headroom#3347: `--tpm` was accepted, shown, and never enforced.
+
+    R25: it binds from the next request on, on every address, whatever the tier, and names itself.
+    """
+    assert (await gateway.ask(stream=stream)).status_code == 200
+    await gateway.limit(tpm=1)
+    assert (await gateway.ask(stream=stream)).status_code == 200, (
+        "more than it can ever hold: admitted while it is full"
+    )
+    for path, asked in (
+        ("/chat/completions", chat(stream=stream)),
+        ("/completions", {"model": MODEL, "prompt": "Tell me", "max_tokens": 1, "stream": stream}),
+        ("/embeddings", {"model": MODEL, "input": "Tell me"}),
+    ):
+        for tier in ("priority", "default", "flex"):
+            refused = await gateway.http.post(path, json={**asked, "service_tier": tier})
+            assert refused.status_code == 429 and "1 tokens per minute" in error(refused)["message"], refused.text
+
+
+async def test_pain_every_team_is_held_at_the_same_estimate(gateway):
+    """BerriAI/litellm#36143: one output estimate for all, too much for those with short answers.
+
+    R25: each project's own mean is held: after a short answer one has room for ten calls at once, another for one.
+    """
+    other = gateway.caller((await gateway.new_key(project="other"))["secret"])
+    for project in ("default", "other"):
+        await gateway.limit(project, tpm=700)
+    assert (await gateway.ask(max_tokens=1)).status_code == 200
+
+    async def served(caller):
+        asked = [caller.post("/chat/completions", json=chat(max_tokens=512)) for _ in range(10)]
+        return [answer.status_code for answer in await asyncio.gather(*asked)].count(200)
+
+    go_on = asyncio.Event()
+
+    async def brief(turn):
+        await go_on.wait()
+        turn.body["max_tokens"] = 1
+        await tell(turn)
+
+    gateway.upstream.play = brief
+    mine, others = asyncio.create_task(served(gateway.http)), asyncio.create_task(served(other))
+    await gateway.becomes("running", 11)
+    go_on.set()
+    assert (await mine, await others) == (10, 1)
+
+
+async def test_pain_a_named_end_user_escapes_the_budget(gateway):
+    """BerriAI/litellm#11083: a user named by the caller was never stopped.
+
+    R26: a budget is the project's or the key's; no field or header of the caller's moves a request to another.
+    """
+    await give(gateway, tokens(4, prompt=25))
+    assert (await gateway.ask()).status_code == 200
+    named = {"x-litellm-end-user-id": "other", "openai-organization": "other", "openai-project": "other"}
+    exceeded(await gateway.http.post("/chat/completions", json=chat(user="other"), headers=named))
 
 
 async def test_r26_an_answer_that_is_not_streamed_ends_with_length_too(launch, pair):
@@ -178,6 +264,19 @@ async def test_r26_a_call_that_can_t_be_topped_up_is_sent_with_what_was_held(gat
     assert answer.status_code == 200
     assert gateway.upstream.turns[-1].body["max_tokens"] == 256
     assert answer.json()["choices"][0]["finish_reason"] == "length"
+
+
+async def test_r26_what_a_budget_cut_is_not_what_answers_are_expected_to_be(gateway):
+    """Cut streams and answers that were sent with a limit teach nothing: the next is still sent with all of 256."""
+    gateway.upstream.play = lambda turn: turn.say_counted(200)
+    await give(gateway, tokens(100))
+    assert '"finish_reason":"length"' in (await gateway.ask(max_tokens=1, stream=True)).text
+    gateway.upstream.play = tell
+    for _ in range(2):
+        spent = (await budget(gateway))["spent"]
+        await give(gateway, spent + tokens(300, prompt=40))
+        assert (await gateway.ask(max_tokens=5_000, logprobs=True)).status_code == 200
+        assert gateway.upstream.turns[-1].body["max_tokens"] == 256
 
 
 async def test_r26_an_answer_that_ends_by_itself_at_its_limit_keeps_its_own_reason(gateway):

@@ -1,14 +1,17 @@
 """Reservations as callers meet them: inside the floor, beyond it, outside its hours, and after a crash (R2 to R5, R18 to R22)."""
 
 import asyncio
+import json
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fareclass.engine.openai_http import HttpEngine
 from tests.e2e.gateway import MODEL, behind, chat, cost
 from tests.e2e.test_engine_trouble import error
-from tests.e2e.upstream import PROMPT_TOKENS, QUESTION, story
+from tests.e2e.upstream import PROMPT_TOKENS, QUESTION, story, tell_in_two
 from tests.engine.conftest import eventually
 
 CAPACITY = {"input_tpm": 60_000, "output_tpm": 6_000}
@@ -251,3 +254,43 @@ async def test_r20_a_restart_gives_no_minute_away(upstream, start, end):
     again = (await start()).gateway()
     assert tiers(await again.ask(service_tier="reserved"))[1] == "default"
     await again.close()
+
+
+async def test_r18_a_slow_upload_meets_the_floors_of_the_moment_at_which_it_is_whole(gateway):
+    """Its headers came before the reservation was there."""
+    body, sent, go_on = json.dumps(chat(service_tier="reserved")).encode(), asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield body[:10]
+        sent.set()
+        await go_on.wait()
+        yield body[10:]
+
+    headers = {"content-type": "application/json"}
+    task = asyncio.create_task(gateway.http.post("/chat/completions", content=slowly(), headers=headers))
+    await sent.wait()
+    await gateway.pool()
+    await reserve(gateway)
+    go_on.set()
+    assert tiers(await task) == INSIDE
+
+
+async def test_r20_a_request_ends_when_its_holds_are_settled(gateway, upstream, monkeypatch):
+    """Counting may take its time: a checkpoint meanwhile has the use, so the entry must not look later than that."""
+    counting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def count(_engine, _text):
+        counting.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(HttpEngine, "count_tokens", count)
+    upstream.play = tell_in_two(1, asyncio.Event())
+    await reserve(gateway)
+    task = asyncio.create_task(gateway.ask(stream=True, service_tier="reserved"))
+    await gateway.speaks("reserved")
+    task.cancel()
+    await counting.wait()
+    settled_us = time.time_ns() // 1000
+    go_on.set()
+    [row] = await gateway.recorded(1)
+    assert row["outcome"] == "cancelled" and row["ended_us"] <= settled_us

@@ -54,3 +54,11 @@ def test_fields_that_were_not_decoded_are_understood():
 
 def test_other_endpoints_get_the_model_and_nothing_else():
     assert sent(Flavour.LLAMA, "/embeddings", body={"input": "x"}, stream=False) == {"input": "x", "model": "m"}
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions", "/embeddings"])
+def test_r31_every_request_that_vllm_may_cache_has_its_projects_salt(path):
+    body = {"input": "x", "prompt": "x", "messages": []}
+    assert sent(Flavour.VLLM, path, body=body, stream=False, salt="ours")["cache_salt"] == "ours"
+    assert "cache_salt" not in sent(Flavour.VLLM, path, body=body, stream=False, salt="")
+    assert "cache_salt" not in sent(Flavour.OPENAI, path, body=body, stream=False, salt="ours")

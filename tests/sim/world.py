@@ -167,7 +167,7 @@ class World(Invariants):
                 return
         count = self.dice.choice([1, 1, 7])
         self.made[ticket.id] += count
-        self.brain.produced(ticket, count)
+        self.brain.produced(ticket, count, self.now)
         if ticket.id in self.left:
             self.overrun(ticket, count)
         if ticket.streamed and self.dice.random() < 0.8:
@@ -177,6 +177,7 @@ class World(Invariants):
         """What it makes beyond its hold is charged as it is made (R20); what a restart threw away stays so till the end."""
         self.left[ticket.id] -= count
         if self.left[ticket.id] < 0:
+            self.fluids[ticket.project][1].pass_time(self.now)
             self.fluids[ticket.project][1].draw(ticket.id, -100 * self.left[ticket.id])
             self.left[ticket.id] = 0
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from fareclass.core.snapshot import Budget
 from fareclass.core.tiers import Tier
 from fareclass.flow.control import Control
+from fareclass.flow.spending import Spending
+from fareclass.policy.budgets import Budgets
 from fareclass.store.budgets import spent_before
 from fareclass.store.database import Store
 from tests.store.made import entry
@@ -132,7 +135,35 @@ def test_r26_sums_are_exact_and_of_what_was_served_on_demand(store: Store) -> No
     write(store, entry(cost_pico=5, ended_us=20, project="proj_b"))
     write(store, entry(cost_pico=11, ended_us=20, key="key_b"))
     with store.read() as connection:
-        found = spent_before(connection, "proj_a", "", 40, {"day": 20, "month": 10})
-        assert found == {"day": largest + 18, "month": 2 * largest + 18}
-        assert spent_before(connection, "proj_a", "key_b", 40, {"day": 20, "month": 10}) == {"day": 11, "month": 11}
-        assert spent_before(connection, "proj_none", "", 40, {"day": 20, "month": 10}) == {"day": 0, "month": 0}
+        found = spent_before(connection, 40, {"day": 20, "month": 10}, "proj_a")
+        assert found == {
+            "proj_a": {"day": largest + 18, "month": 2 * largest + 18},
+            "key_a": {"day": largest + 7, "month": 2 * largest + 7},
+            "key_b": {"day": 11, "month": 11},
+        }
+        assert spent_before(connection, 40, {"day": 20, "month": 10}, "proj_none") == {}
+        assert spent_before(connection, 40, {"day": 20, "month": 10}) == {}, "nobody has a budget"
+
+
+async def test_r26_a_start_reads_the_ledger_once_for_all_budgets(
+    admin: httpx.AsyncClient, control: Control, store: Store
+) -> None:
+    """Ten budgets, one sum over the ledger, and each finds what is its own."""
+    now_us = time.time_ns() // 1000
+    for number in range(5):
+        name = f"p{number}"
+        owner, key = (
+            await made(admin, "/projects", {"name": name}),
+            await made(admin, "/keys", {"project": name, "name": "ci"}),
+        )
+        await put(admin, name, 10, "month")
+        await put(admin, f"{name}/ci", 10, "month")
+        write(store, entry(project=owner["id"], key=key["id"], cost_pico=(number + 1) * USD, ended_us=now_us))
+        write(store, entry(project=owner["id"], key="key_else", cost_pico=USD, ended_us=now_us))
+    sums: list[str] = []
+    engine = store._engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *call: sums.append(call[2]))
+    spending = Spending(control, Budgets(now_us + 1))
+    assert len([text for text in sums if "FROM ledger" in text]) == 1
+    spent = [view.spent for view in spending.page(project=None, after=("", ""), limit=100)]
+    assert spent == [amount for number in range(5) for amount in (str(number + 2), str(number + 1))]

@@ -9,6 +9,8 @@ HEAD_READ_S = 30.0
 ADMIN_BODY_BYTES = 256 * 1024
 QUEUE_BYTES = 512 * 1024 * 1024
 """Bodies of all tickets that wait for one pool."""
+PROMPT_PARTS = 10_000
+"""Messages and content parts of one request: each takes time of the one loop that serves everybody."""
 JSON_DEPTH = 64
 """Nesting of a request body."""
 WIDTH = 8

@@ -1,4 +1,4 @@
-"""Token counts of one request: kinds that never overlap (contract section 1)."""
+"""Token counts of one request: kinds that never overlap (docs/rules.md)."""
 
 import msgspec
 

@@ -122,6 +122,9 @@ class Engine(Protocol):
             EngineFailed: the engine can't be reached, is broken, or answers 5xx, 408 or 429.
         """
 
+    def forget(self, id: str) -> None:
+        """The request with this id makes no further call here: what is kept for it to go on from may go."""
+
     async def healthy(self) -> bool:
         """One cheap look at whether it can serve; never raises."""
 

@@ -98,6 +98,10 @@ class LocalEngine:
     async def open(self, prompt: Prompt) -> HttpCall:
         return await self._running().open(prompt)
 
+    def forget(self, id: str) -> None:
+        if self._http is not None:
+            self._http.forget(id)
+
     async def healthy(self) -> bool:
         return self._http is not None and await self._http.healthy()
 

@@ -242,8 +242,14 @@ class HttpEngine:
             if lease is not None:
                 lease.end(asyncio.get_running_loop().time(), begun=False, whole=False)
             raise
+        if lease is not None:
+            lease.begun()
         relay = Relay(width, continues=bool(prompt.beginning or prompt.said), said=prompt.said)
         return HttpCall(response, relay, wait_s, self._stalls, lease)
+
+    def forget(self, id: str) -> None:
+        if self._slots is not None:
+            self._slots.forget(id)
 
     def keep_slots(self, slots: int, folder: Path) -> None:
         """Send each call to a slot of its own choice: the server has so many, and keeps prompts nowhere else (R31)."""

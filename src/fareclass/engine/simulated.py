@@ -70,6 +70,9 @@ class SimulatedEngine(Engine):
         self._set_timer()
         return call
 
+    def forget(self, id: str) -> None:
+        """Nothing is kept for an answer but what any prompt leaves in the cache."""
+
     async def healthy(self) -> bool:
         return not self._closed
 

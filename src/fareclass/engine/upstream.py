@@ -31,6 +31,8 @@ def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) 
     0 where it takes none.
     """
     body = {**prompt.body, "model": model}
+    if flavour in _SALTED and prompt.salt:
+        body["cache_salt"] = prompt.salt
     if prompt.path not in GENERATING:
         return body
     body["stream"] = prompt.stream
@@ -46,8 +48,6 @@ def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) 
             body["timings_per_token"] = True
     elif flavour == Flavour.VLLM and prompt.stream:
         body["stream_options"]["continuous_usage_stats"] = True
-    if flavour in _SALTED and prompt.salt:
-        body["cache_salt"] = prompt.salt
     if priority_sign:
         body["priority"] = priority_sign * prompt.rank
     if prompt.beginning:

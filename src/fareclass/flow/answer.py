@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from fareclass.core.usage import Usage
 from fareclass.engine.answer import Answer, Choice, assemble, clean_cut, read_answer
 from fareclass.engine.base import Call, Engine, EngineFailed, EngineRefused, Prompt
 from fareclass.flow.answer_usage import prompt_text, wire_usage, with_output, with_usage
+from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.flow.prompt_cache import CachedPrompt
 from fareclass.flow.purse import Purse
@@ -63,6 +63,8 @@ class Production:
         self._last_s = 0.0
         self._look_at = sys.maxsize
         self._prefilled_on = ""
+        self._cut = False
+        self._capped: int | None = None
 
     def hold_to(self, purse: Purse) -> None:
         """Let it cost no more than its budgets have: look after its first event, and whenever that is due (R26).
@@ -75,7 +77,8 @@ class Production:
             self._keeps = self._keeps or self._request.width > 1
         elif purse.cap_tokens is not None and self._request.max_tokens != 0:
             name = "max_completion_tokens" if "max_completion_tokens" in self._upstream else "max_tokens"
-            self._upstream = {**self._upstream, name: max(1, purse.cap_tokens)}
+            self._capped = max(1, purse.cap_tokens)
+            self._upstream = {**self._upstream, name: self._capped}
 
     async def run(self) -> None:
         """Produce the whole answer; a stream has been relayed when this returns, but for its end.
@@ -84,12 +87,20 @@ class Production:
             Refusal: it can't be produced, or not further.
             ConnectionError: the caller has gone.
         """
+        try:
+            await self._produce()
+        finally:
+            self._leave()
+
+    async def _produce(self) -> None:
         served = self.served
         while True:
             replica = self.seat.replica or await self._turn()
             berth = self._dispatcher.berths[replica]
             self.replica = served.replica = replica
-            self._engine = berth.engine
+            if self._engine is not berth.engine:
+                self._leave()
+                self._engine = berth.engine
             if self.started_s is None:
                 self.started_s = self._last_s = self._loop.time()
                 served.queue_ms = max(0, round((self.started_s - self._request.arrived_s) * 1000))
@@ -107,6 +118,11 @@ class Production:
                 self._failed(error)
             except EngineRefused as error:
                 raise _refused(error) from None
+
+    def _leave(self) -> None:
+        """It does not go on where it was: its engine need keep nothing for that."""
+        if self._engine is not None:
+            self._engine.forget(self._request.id)
 
     def release(self, usage: Usage, *, served: bool) -> None:
         """Give the seat and its holds back, the holds corrected to what was used (R20, R25)."""
@@ -182,7 +198,7 @@ class Production:
                 self._first_token()
                 if relays and self._reply.started:
                     self._reply.continued()
-            brain.produced(ticket, block.count(b"\n\n"))
+            brain.produced(ticket, block.count(b"\n\n"), now)
             if self._keeps:
                 self._keep(block)
             if relays and reply.started:
@@ -202,7 +218,7 @@ class Production:
         That is half the way to the hold's end: an event may hold more tokens than those before it.
         """
         assert self.purse is not None
-        tokens = self.purse.paid_tokens(self.rough_usage(), time.time_ns() // 1000)
+        tokens = self.purse.paid_tokens(self.rough_usage(), now_us())
         if tokens is None:
             return False
         events = self._ticket.made_tokens
@@ -219,7 +235,12 @@ class Production:
         for index in cut:
             answer.choices.setdefault(index, Choice()).finish_reason = "length"
         self._look_at = sys.maxsize
-        return bool(cut)
+        self._cut = bool(cut)
+        return self._cut
+
+    def cut_by_budget(self, usage: Usage) -> bool:
+        """Whether it would have been longer without a budget, as far as can be told (R26)."""
+        return self._cut or (self._capped is not None and usage.output >= self._capped)
 
     async def _relay(self, block: bytes) -> None:
         """Send to the caller. If a pause interrupts a slow caller's read, the block goes first after the resume."""

@@ -1,11 +1,11 @@
 """The trace that every change leaves in the database."""
 
-import time
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
+from fareclass.flow.clock import now_us
 from fareclass.store import catalog
 
 
@@ -20,8 +20,3 @@ def note(connection: Connection, actor: str, action: str, target: str, before: A
         before=msgspec.to_builtins(before),
         after=msgspec.to_builtins(after),
     )
-
-
-def now_us() -> int:
-    """The time of day in microseconds since the epoch."""
-    return time.time_ns() // 1_000

@@ -11,7 +11,7 @@ from fareclass.core.money import pico
 from fareclass.core.snapshot import Escalation, Key, Model, PriceBook, Project, Quota, Reservation, Snapshot
 from fareclass.core.tiers import BY_WORD, TIERS, Tier
 from fareclass.core.usage import KINDS
-from fareclass.flow.audit import now_us
+from fareclass.flow.clock import now_us
 from fareclass.metering.pricing import compile_book, free_book
 from fareclass.store import catalog, workloads
 from fareclass.store.budgets import list_budgets

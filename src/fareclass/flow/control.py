@@ -19,7 +19,8 @@ from fareclass.core.limits import MODEL_CHARS
 from fareclass.core.snapshot import Model, Snapshot
 from fareclass.core.tiers import TIERS, Tier
 from fareclass.core.usage import KINDS
-from fareclass.flow.audit import note, now_us
+from fareclass.flow.audit import note
+from fareclass.flow.clock import now_us
 from fareclass.flow.compile import compile_snapshot
 from fareclass.flow.key_terms import KeyTerms, key_columns
 from fareclass.flow.lookups import find_key, find_key_ids, find_project, free_key_name, free_project_name

@@ -7,6 +7,7 @@ from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, PriceBook
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
+from fareclass.flow.clock import now_us
 from fareclass.metering.pricing import cost
 from fareclass.policy.escalation import Escalator, Raised
 from fareclass.policy.estimate import Estimator
@@ -39,6 +40,14 @@ class Escalations:
 
         now_s, day = asyncio.get_running_loop().time(), request.arrived_us // DAY_US
         return self._escalator.raised(request.key, model, claim.requested, now_s, day, price)
+
+    def lower(self, key: Key, raised: Raised) -> None:
+        """A request that was raised goes as it asked for all the same."""
+        self._escalator.settle(key.id, raised, 0, now_us() // DAY_US)
+
+    def void(self, entry: Finished) -> None:
+        """What escalated and has ended turned out not to be billed."""
+        self._escalator.void(entry.key, entry.cost_pico, entry.ended_us // DAY_US)
 
     def ended(self, key: Key, raised: Raised | None, entry: Finished) -> None:
         """A request of a key with a rule has ended. What it cost counts on the day of its end."""

@@ -17,10 +17,13 @@ KEEP_S: Final = 3.0
 
 
 class Kept(Protocol):
-    """One thing that is kept. Its state is taken in the event loop and written in a thread."""
+    """One thing that is kept. It is fetched and written in a thread, taken and given back in the event loop."""
 
-    def load(self, connection: Connection) -> None:
-        """Take in what was kept; called once, before there is any work."""
+    def fetch(self, connection: Connection) -> Any:
+        """What was kept."""
+
+    def load(self, state: Any) -> None:
+        """Take in what was fetched; called once, before there is any work."""
 
     def dump(self) -> Any:
         """What is new since the last time, as an object that nobody changes any more; None if nothing is."""
@@ -42,7 +45,8 @@ class Keeper:
 
     async def open(self) -> None:
         """Load, and keep from now on."""
-        await asyncio.to_thread(self._load)
+        for kept, state in await asyncio.to_thread(self._fetch):
+            kept.load(state)
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -54,25 +58,26 @@ class Keeper:
 
     async def flush(self) -> None:
         """Write what is new, in one transaction. What can't be written now is tried again with the next."""
-        states = [(kept, state) for kept in self._kept if (state := kept.dump()) is not None]
-        if not states:
-            return
+        states: list[tuple[Kept, Any]] = []
         try:
-            await asyncio.shield(asyncio.to_thread(self._save, states))
-        except (SQLAlchemyError, StoreError, OSError) as error:
+            states += ((kept, state) for kept in self._kept if (state := kept.dump()) is not None)
+            if states:
+                await asyncio.shield(asyncio.to_thread(self._save, states))
+        except Exception as error:  # noqa: BLE001 - one fault must not end the keeping of everything
             for kept, state in states:
                 kept.unsaved(state)
-            _log.error("what must outlive a restart could not be written, will retry", extra={"cause": str(error)})
+            trace = not isinstance(error, SQLAlchemyError | StoreError | OSError)
+            said = "what must outlive a restart could not be written, will retry"
+            _log.error(said, extra={"cause": str(error)}, exc_info=trace)
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(KEEP_S)
             await self.flush()
 
-    def _load(self) -> None:
+    def _fetch(self) -> list[tuple[Kept, Any]]:
         with self._store.read() as connection:
-            for kept in self._kept:
-                kept.load(connection)
+            return [(kept, kept.fetch(connection)) for kept in self._kept]
 
     def _save(self, states: Sequence[tuple[Kept, Any]]) -> None:
         with self._store.write() as connection:

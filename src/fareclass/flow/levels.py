@@ -1,24 +1,34 @@
 """Floors, quotas and learned estimates over a restart: no promise is broken and no minute is given away (R20, R25)."""
 
 import asyncio
-import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
+from fareclass.core.snapshot import Snapshot
 from fareclass.core.tiers import BY_WORD
+from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.reserved import floors_at
 from fareclass.policy.estimate import Estimator
-from fareclass.store.checkpoints import list_checkpoints, put_checkpoints
-from fareclass.store.entries import ended_since
+from fareclass.store.checkpoints import Checkpoint, list_checkpoints, put_checkpoints
+from fareclass.store.entries import Ended, ended_after
 
 _LEVELS: Final = "levels/"
 _ESTIMATES: Final = "estimates/"
 _REMEMBERED_US: Final = 600_000_000
 """How far the ledger is gone back where there is no checkpoint yet: a bucket of a minute has filled long before."""
 _ENTRIES: Final = 100_000
-"""Ledger entries that are gone through at a start: those of the seconds since the last checkpoint."""
+"""Ledger entries of a pool that are gone through at a start, the newest: those of the seconds since its checkpoint."""
+
+
+class Remembered(NamedTuple):
+    """What is known of a pool from before the start; `since_us` is when its levels were `levels`, None if nobody kept any."""
+
+    since_us: int
+    levels: Any
+    ended: list[Ended]
 
 
 class Levels:
@@ -26,27 +36,35 @@ class Levels:
 
     A checkpoint holds the levels as they would be without work in flight. What ended after it
     is in the ledger, and is charged at the next start; what was in flight at a crash was
-    never answered, and is not.
+    never answered, and is not. It is charged to floors and quotas that are in force at this start:
+    those that come later begin anew.
     """
 
-    def __init__(self, dispatchers: Mapping[str, Dispatcher]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], dispatchers: Mapping[str, Dispatcher]) -> None:
+        self._current = snapshot
         self._dispatchers = dispatchers
         self._loop = asyncio.get_running_loop()
         self._seen: dict[str, int] = {}
 
-    def load(self, connection: Connection) -> None:
-        """Go on from the last checkpoint."""
-        now_us = time.time_ns() // 1000
-        behind_s = now_us / 1e6 - self._loop.time()
-        since_us = dict.fromkeys(self._dispatchers, now_us - _REMEMBERED_US)
-        for model, checkpoint in list_checkpoints(connection, _LEVELS).items():
-            if model in self._dispatchers:
-                self._dispatchers[model].brain.restore(checkpoint.state, checkpoint.at_us / 1e6 - behind_s)
-                since_us[model] = checkpoint.at_us
-        for project, model, tier, ended_us, usage in ended_since(connection, min(since_us.values()), _ENTRIES):
-            if ended_us > since_us.get(model, now_us):
-                brain = self._dispatchers[model].brain
-                brain.charge(project, BY_WORD[tier], usage, ended_us / 1e6 - behind_s)
+    def fetch(self, connection: Connection) -> dict[str, Remembered]:
+        """The last checkpoints, and what ended after each."""
+        kept, before = list_checkpoints(connection, _LEVELS), Checkpoint(now_us() - _REMEMBERED_US, None)
+        found = {}
+        for model in self._dispatchers:
+            last = kept.get(model, before)
+            found[model] = Remembered(last.at_us, last.state, ended_after(connection, model, last.at_us, _ENTRIES))
+        return found
+
+    def load(self, state: dict[str, Remembered]) -> None:
+        """Go on from there."""
+        snapshot, at_us = self._current(), now_us()
+        behind_s = at_us / 1e6 - self._loop.time()
+        for model, (since_us, levels, ended) in state.items():
+            brain = self._dispatchers[model].brain
+            brain.restore(levels, floors_at(snapshot, model, at_us), since_us / 1e6 - behind_s)
+            for project, tier, ended_us, usage in ended:
+                quota = snapshot.quotas.get((project, model))
+                brain.charge(project, BY_WORD[tier], usage, quota, ended_us / 1e6 - behind_s)
 
     def dump(self) -> tuple[int, dict[str, Any]] | None:
         """The levels of pools that have had work since the last time; of others they can be worked out."""
@@ -56,7 +74,7 @@ class Levels:
             if dispatcher.busy or self._seen.get(model) != dispatcher.offered:
                 self._seen[model] = -1 if dispatcher.busy else dispatcher.offered
                 states[model] = dispatcher.brain.levels(now)
-        return (time.time_ns() // 1000, states) if states else None
+        return (now_us(), states) if states else None
 
     def save(self, connection: Connection, state: tuple[int, dict[str, Any]]) -> None:
         """Write them."""
@@ -74,10 +92,13 @@ class Estimates:
     def __init__(self, estimator: Estimator) -> None:
         self._estimator = estimator
 
-    def load(self, connection: Connection) -> None:
-        """Go on from what was kept."""
-        kept = list_checkpoints(connection, _ESTIMATES)
-        self._estimator.restore({_flow(name): checkpoint.state for name, checkpoint in kept.items()})
+    def fetch(self, connection: Connection) -> dict[tuple[str, str], list[int]]:
+        """What was kept."""
+        return {_flow(name): kept.state for name, kept in list_checkpoints(connection, _ESTIMATES).items()}
+
+    def load(self, state: dict[tuple[str, str], list[int]]) -> None:
+        """Go on from there."""
+        self._estimator.restore(state)
 
     def dump(self) -> dict[tuple[str, str], list[int]] | None:
         """What was learned since the last time."""
@@ -86,7 +107,7 @@ class Estimates:
     def save(self, connection: Connection, state: dict[tuple[str, str], list[int]]) -> None:
         """Write it."""
         states = {f"{project}/{model}": learned for (project, model), learned in state.items()}
-        put_checkpoints(connection, _ESTIMATES, states, time.time_ns() // 1000)
+        put_checkpoints(connection, _ESTIMATES, states, now_us())
 
     def unsaved(self, state: dict[tuple[str, str], list[int]]) -> None:
         """It is taken again."""

@@ -22,8 +22,7 @@ _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class ControlError(Exception):
     """An operator's command that is refused.
 
-    `code` is one of invalid, not_found, already_exists, ambiguous; `field` the path of what
-    was wrong in the command.
+    `code` is a word that `wire.admin_errors` has a status for; `field` the path of what was wrong in the command.
     """
 
     def __init__(self, code: str, message: str, field: str | None = None) -> None:
@@ -131,19 +130,21 @@ def check_escalation(
         )
     if allowed_tiers is not None and to.word not in allowed_tiers:
         raise ControlError("invalid", f"{to.word} is not one of the key's allowed_tiers: allow it too", "escalation.to")
-    return structs.replace(rule, to=to.word, usd_per_day=_amount(rule.usd_per_day))
+    return structs.replace(rule, to=to.word, usd_per_day=_usd_per_day(rule.usd_per_day))
 
 
-def _amount(text: str | None) -> str | None:
-    if text is None:
-        return None
-    amount = Decimal(text)
+def _usd_per_day(text: str | None) -> str | None:
+    return None if text is None else usd(check_amount(Decimal(text), "escalation.usd_per_day"))
+
+
+def check_amount(amount: Decimal, field: str) -> int:
+    """An amount of USD, in 10⁻¹² USD."""
     try:
         if amount.is_finite() and 0 <= amount <= AMOUNT_USD:
-            return usd(pico(amount))
+            return pico(amount)
     except ValueError as error:
-        raise ControlError("invalid", str(error), "escalation.usd_per_day") from None
-    raise ControlError("invalid", f"must be an amount from 0 to {AMOUNT_USD}", "escalation.usd_per_day")
+        raise ControlError("invalid", str(error), field) from None
+    raise ControlError("invalid", f"must be an amount from 0 to {AMOUNT_USD}", field)
 
 
 def check_limits(limits: Mapping[str, int | None], priority_share: Decimal) -> dict[str, int | None]:

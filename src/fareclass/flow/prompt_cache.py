@@ -44,9 +44,13 @@ class PromptCaches:
 
     # -- entries outlive a restart (`keeper.Kept`)
 
-    def load(self, connection: Connection) -> None:
-        """Take in what was kept; entries of models that are no more stay where they are until they expire."""
-        for row in list_cache_entries(connection, _now_us()):
+    def fetch(self, connection: Connection) -> list[CacheRow]:
+        """What was kept."""
+        return list_cache_entries(connection, _now_us())
+
+    def load(self, state: list[CacheRow]) -> None:
+        """Take it in; entries of models that are no more stay where they are until they expire."""
+        for row in state:
             if row.model in self.indexes:
                 entry = Entry(row.project, row.tokens, row.ttl_s, row.expires_us, row.replica)
                 self.indexes[row.model].restore([(bytes.fromhex(row.digest), entry)])

@@ -9,8 +9,8 @@ Every way out of `Walk.run` passes `_settle`, so that each request ends in exact
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from fareclass.core.events import Finished
@@ -20,6 +20,7 @@ from fareclass.core.snapshot import Key, Model, Snapshot
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
 from fareclass.flow.answer import Production
+from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.flow.escalations import Escalations
 from fareclass.flow.prompt_cache import CachedPrompt, PromptCaches
@@ -30,7 +31,7 @@ from fareclass.flow.visit import Visit
 from fareclass.metering.ledger import Ledger, LedgerUnavailable
 from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
-from fareclass.policy.tiers import Claim, Terms, asked, check_allowed, exhausted
+from fareclass.policy.tiers import Claim, Terms, asked, check_allowed, exhausted, usable
 from fareclass.sched.ticket import NOWHERE, Ticket
 
 _log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class Walk:
             outcome=refusal.outcome,
             code=refusal.code or "",
             arrived_us=arrival.arrived_us,
-            ended_us=time.time_ns() // 1000,
+            ended_us=now_us(),
         )
         if key is not None:
             finished.project, finished.key, finished.workload = key.project.id, key.id, key.workload
@@ -126,7 +127,7 @@ class Walk:
         if model is None:
             raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
         visit.model = model
-        reservations = snapshot.reservations.get((key.project.id, model.name), ())
+        reservations = usable(snapshot.reservations.get((key.project.id, model.name), ()), now_us())
         claim = asked(key, model, request.tier_word, reservations)
         visit.terms = Terms(claim.requested, claim.requested)
         check_allowed(claim.requested, key, model)
@@ -157,26 +158,43 @@ class Walk:
             upstream_model=model.upstream_model,
             dropped=dropped,
         )
-        self._hold_money(snapshot, request, model, production)
+        self._hold_money(snapshot, model, visit, production)
         quota = snapshot.quotas.get((key.project.id, model.name))
         dispatcher.offer(production.seat, quota)
         if quota is not None or ticket.tier is Tier.RESERVED:
             production.served.allowances = dispatcher.allowances(ticket)
         return production
 
-    def _hold_money(self, snapshot: Snapshot, request: Request, model: Model, production: Production) -> None:
-        """Hold it of the budgets that the request comes under (R26)."""
+    def _hold_money(self, snapshot: Snapshot, model: Model, visit: Visit, production: Production) -> None:
+        """Hold it of the budgets that the request comes under; as it asked, where the better tier costs too much (R26)."""
         cached, ticket = production.cached, production.seat.ticket
         writes = cached is not None and bool(cached.prefix.points)
-        purse = self._purses.open(snapshot, request, model, ticket, writes=writes, now_us=time.time_ns() // 1000)
+        hold = partial(self._purses.open, snapshot, visit.request, model, ticket, writes=writes, now_us=now_us())
+        try:
+            purse = hold()
+        except Refusal:
+            if visit.raised is None:
+                raise
+            self._lower(visit, production)
+            purse = hold()
         if purse is not None:
             production.hold_to(purse)
+
+    def _lower(self, visit: Visit, production: Production) -> None:
+        """Take an escalation back: the request is what it asked for (R40)."""
+        assert visit.raised is not None and visit.terms is not None
+        self._escalations.lower(visit.key, visit.raised)
+        visit.raised = None
+        tier, ticket, served = visit.terms.requested, production.seat.ticket, production.served
+        visit.terms = Terms(tier, tier)
+        ticket.tier = ticket.rank = served.served = tier
+        served.escalated = ""
 
     def _terms(self, claim: Claim, ticket: Ticket, request: Request, snapshot: Snapshot) -> Terms:
         """The terms once the floor was asked: decided and held in one step (R2, R20, R21)."""
         if not claim.claims:
             return Terms(claim.requested, ticket.tier)
-        self._standing.look(snapshot, request.arrived_us)
+        self._standing.look(snapshot, now_us())
         dispatcher = self._dispatchers[request.model]
         if dispatcher.claim(ticket):
             return Terms(Tier.RESERVED, Tier.RESERVED)
@@ -201,7 +219,7 @@ class Walk:
         self._release(visit, usage, served=True)
         entry = self._finished(visit, Outcome.COMPLETED, usage, estimated=estimated)
         if not estimated:
-            self._estimator.learn(visit.project, request, usage)
+            self._estimator.learn(visit.project, request, usage, cut=production.cut_by_budget(usage))
         visit.settled = True
         try:
             await self._ledger.append(entry)
@@ -227,6 +245,8 @@ class Walk:
         if not reply.started:
             self._ledger.void(entry)
             self._purses.void(entry)
+            if visit.raised is not None:
+                self._escalations.void(entry)
         await _refuse(reply, refusal, visit.served)
 
     def _ticket(
@@ -253,7 +273,11 @@ class Walk:
         )
 
     def _release(self, visit: Visit, usage: Usage, *, served: bool) -> None:
-        """Give slot and holds back, the holds corrected to what was used (R20, R25)."""
+        """Give slot and holds back, the holds corrected to what was used (R20, R25).
+
+        That is the request's end, however long it takes to count: a checkpoint has it, or a restart charges it.
+        """
+        visit.ended_us = now_us()
         if visit.production is not None:
             visit.production.release(usage, served=served)
 

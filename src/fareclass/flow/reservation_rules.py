@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 from fareclass.core.limits import QUOTA, RESERVATION_DAYS, RESERVATION_WINDOWS
 from fareclass.core.snapshot import Hours, Window
-from fareclass.core.tiers import Tier
-from fareclass.flow.operator_rules import REJECT, ControlError, tier_of
+from fareclass.core.tiers import ALIASES, Tier
+from fareclass.flow.operator_rules import REJECT, ControlError
 from fareclass.policy.calendar import DAY_US
 from fareclass.store.records import HoursRecord, WindowRecord
 
@@ -26,11 +26,10 @@ def check_floor(input_tpm: int, output_tpm: int) -> None:
 
 def overflow_word(word: str) -> str:
     """The overflow in our own words."""
-    if word != REJECT and (tier := tier_of(word, "overflow")).word in OVERFLOWS:
-        return tier.word
-    if word != REJECT:
+    own = ALIASES[word].word if word in ALIASES else word
+    if own not in OVERFLOWS:
         raise ControlError("invalid", f"overflow must be one of {', '.join(OVERFLOWS)}", "overflow")
-    return word
+    return own
 
 
 def check_times(starts_us: int, ends_us: int | None, now_us: int) -> None:

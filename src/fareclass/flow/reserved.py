@@ -1,14 +1,16 @@
 """Which floors are in force: tells each pool when a reservation begins, ends, opens or closes (R18)."""
 
 import asyncio
-import time
+import logging
 from collections.abc import Callable, Mapping
 
-from fareclass.core.snapshot import Reservation, Snapshot
+from fareclass.core.snapshot import Snapshot
+from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
-from fareclass.policy.calendar import in_force, next_change_us
+from fareclass.policy.calendar import NEVER_US, in_force, next_change_us
 from fareclass.sched.reserves import Floor
 
+_log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often the time of day is looked at; a request looks for itself, so that it finds its floor to the microsecond."""
 
@@ -28,27 +30,29 @@ class Standing:
     async def run(self) -> None:
         """Follow the time of day until cancelled."""
         while True:
-            self.look(self._current(), time.time_ns() // 1000)
+            try:
+                self.look(self._current(), now_us())
+            except Exception:  # noqa: BLE001 - whatever it is, the floors must go on following the time of day
+                _log.exception("the floors in force could not be told, will retry")
             await asyncio.sleep(LOOK_S)
 
-    def look(self, snapshot: Snapshot, now_us: int) -> None:
+    def look(self, snapshot: Snapshot, at_us: int) -> None:
         """Put the floors of this moment into force, if they are others than before."""
-        if snapshot is self._snapshot and self._from_us <= now_us < self._until_us:
+        if snapshot is self._snapshot and self._from_us <= at_us < self._until_us:
             return
-        self._snapshot, self._from_us = snapshot, now_us
         every = [one for several in snapshot.reservations.values() for one in several]
-        self._until_us = min((next_change_us(one, now_us) for one in every), default=_NEVER_US)
+        until_us = min((next_change_us(one, at_us) for one in every), default=NEVER_US)
         for model, dispatcher in self._dispatchers.items():
-            dispatcher.set_floors(_floors([one for one in every if one.model == model and in_force(one, now_us)]))
+            dispatcher.set_floors(floors_at(snapshot, model, at_us))
+        self._snapshot, self._from_us, self._until_us = snapshot, at_us, until_us
 
 
-_NEVER_US = 2**62
-
-
-def _floors(reservations: list[Reservation]) -> dict[str, Floor]:
-    """What each project has, several reservations added up (R3)."""
+def floors_at(snapshot: Snapshot, model: str, at_us: int) -> dict[str, Floor]:
+    """What each project has of a model at a moment, several reservations added up (R3)."""
     floors: dict[str, Floor] = {}
-    for one in reservations:
-        before = floors.get(one.project, Floor(0, 0))
-        floors[one.project] = Floor(before.input_tpm + one.input_tpm, before.output_tpm + one.output_tpm)
+    for (project, name), several in snapshot.reservations.items():
+        for one in several:
+            if name == model and in_force(one, at_us):
+                before = floors.get(project, Floor(0, 0))
+                floors[project] = Floor(before.input_tpm + one.input_tpm, before.output_tpm + one.output_tpm)
     return floors

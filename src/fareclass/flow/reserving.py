@@ -12,7 +12,8 @@ from fareclass.core.limits import FEE_USD, MODEL_CHARS, RESERVATIONS
 from fareclass.core.money import PICO_PER_USD, usd
 from fareclass.core.snapshot import Model, Reservation
 from fareclass.core.tiers import BY_WORD, Tier
-from fareclass.flow.audit import note, now_us
+from fareclass.flow.audit import note
+from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
 from fareclass.flow.lookups import find_project
 from fareclass.flow.operator_rules import REJECT, ControlError

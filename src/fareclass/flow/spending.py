@@ -1,5 +1,6 @@
 """Operator commands on budgets: what projects and keys may spend on demand in a day or month of UTC (R26)."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -7,12 +8,12 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection
 
-from fareclass.core.limits import AMOUNT_USD
-from fareclass.core.money import pico, usd
-from fareclass.flow.audit import note, now_us
+from fareclass.core.money import usd
+from fareclass.flow.audit import note
+from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
 from fareclass.flow.lookups import find_key_of, find_project
-from fareclass.flow.operator_rules import ControlError
+from fareclass.flow.operator_rules import ControlError, check_amount
 from fareclass.policy.budgets import PERIODS, Budgets, period
 from fareclass.store.budgets import BudgetRow, delete_budget, find_budget, list_budgets, put_budget, spent_before
 from fareclass.store.records import moment
@@ -54,16 +55,16 @@ class Spending:
         self._control = control
         self._budgets = budgets
         with control.store.read() as connection:
-            for row in list_budgets(connection):
-                self._load(connection, row.project, row.key)
+            self._load(connection, [row.key or row.project for row in list_budgets(connection)])
 
     def set(
         self, actor: str, project: str, key: str | None, amount: Decimal, per: Literal["day", "month"]
     ) -> BudgetView:
         """Give a project, or a key of it, a budget, or another one; what it spent in this period counts."""
-        values = {"pico": _amount(amount), "per": per}
+        values = {"pico": check_amount(amount, "usd"), "per": per}
         with self._control.store.read() as connection:
-            self._load(connection, *_ids(connection, project, key))
+            owner, account = _ids(connection, project, key)
+            self._load(connection, [account or owner], owner)
         with self._control.change() as connection:
             owner, account = _ids(connection, project, key)
             before = find_budget(connection, owner, account)
@@ -91,11 +92,15 @@ class Spending:
             owner = None if project is None else find_project(connection, project).id
             return [self._view(row) for row in list_budgets(connection, project=owner, after=after, limit=limit)]
 
-    def _load(self, connection: Connection, project: str, key: str) -> None:
+    def _load(self, connection: Connection, accounts: Sequence[str], project: str | None = None) -> None:
+        """What these spent before the start, in one go over the ledger: of one project or of all with a budget."""
         budgets = self._budgets
-        if not budgets.loaded(key or project):
+        accounts = [account for account in accounts if not budgets.loaded(account)]
+        if accounts:
             starts = {per: period(per, budgets.since_us)[0] for per in PERIODS}
-            budgets.load(key or project, spent_before(connection, project, key, budgets.since_us, starts))
+            spent = spent_before(connection, budgets.since_us, starts, project)
+            for account in accounts:
+                budgets.load(account, spent.get(account, {}))
 
     def _view(self, row: BudgetRow) -> BudgetView:
         stands = self._budgets.standing(row.key or row.project, row.budget, now_us())
@@ -117,12 +122,3 @@ def _ids(connection: Connection, project: str, key: str | None) -> tuple[str, st
     """Ids of what an operator named; the key's is empty where it is of a whole project."""
     owner = find_project(connection, project).id
     return owner, "" if key is None else find_key_of(connection, owner, key).id
-
-
-def _amount(amount: Decimal) -> int:
-    try:
-        if amount.is_finite() and 0 <= amount <= AMOUNT_USD:
-            return pico(amount)
-    except ValueError as error:
-        raise ControlError("invalid", str(error), "usd") from None
-    raise ControlError("invalid", f"must be an amount from 0 to {AMOUNT_USD}", "usd")

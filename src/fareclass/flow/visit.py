@@ -1,7 +1,5 @@
 """What is known of one request while it walks, for its one `Finished` event (R6)."""
 
-import time
-
 import msgspec
 
 from fareclass.core.events import Finished
@@ -22,13 +20,14 @@ SPILLED = "reservation_exhausted"
 
 
 class Visit:
-    """Filled in as the request is understood, admitted and served."""
+    """Filled in as the request is understood, admitted and served; `ended_us` when its holds are settled."""
 
-    __slots__ = ("key", "model", "production", "raised", "request", "settled", "snapshot", "terms")
+    __slots__ = ("ended_us", "key", "model", "production", "raised", "request", "settled", "snapshot", "terms")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.settled = False
+        self.ended_us = 0
         self.snapshot: Snapshot | None = None
         self.key = request.key
         self.model: Model | None = None
@@ -77,7 +76,7 @@ class Visit:
             usage=usage,
             estimated=estimated,
             arrived_us=request.arrived_us,
-            ended_us=time.time_ns() // 1000,
+            ended_us=self.ended_us,
         )
         if self.model is not None:
             finished.model = self.model.name

@@ -3,22 +3,19 @@
 from msgspec import to_builtins
 from sqlalchemy import Connection
 
-from fareclass.core.tiers import Tier
 from fareclass.flow.audit import note
 from fareclass.flow.control import Control
 from fareclass.flow.lookups import find_key, find_workload
 from fareclass.flow.operator_rules import (
-    REJECT,
     SHAPES,
     ControlError,
     check_escalation,
     check_name,
     check_tiers,
 )
+from fareclass.flow.reservation_rules import overflow_word
 from fareclass.store import workloads
 from fareclass.store.records import EscalationRecord, WorkloadRecord
-
-_OVERFLOWS = (Tier.DEFAULT.word, Tier.PRIORITY.word, Tier.FLEX.word, REJECT)
 
 
 class Workloads:
@@ -44,7 +41,7 @@ class Workloads:
         values = {
             "shape": shape,
             "default_tier": tier,
-            "overflow": _overflow(overflow),
+            "overflow": None if overflow is None else overflow_word(overflow),
             "escalation": to_builtins(check_escalation(escalation, tier, None)),
         }
         with self._control.change() as connection:
@@ -73,13 +70,6 @@ class Workloads:
             workloads.delete_workload(connection, name)
             note(connection, actor, "workload.delete", name, before, None)
             return before
-
-
-def _overflow(word: str | None) -> str | None:
-    word = Tier.PRIORITY.word if word == "fast" else word
-    if word is not None and word not in _OVERFLOWS:
-        raise ControlError("invalid", f"unknown overflow {word!r}; valid are: {', '.join(_OVERFLOWS)}", "overflow")
-    return word
 
 
 def _check_users(connection: Connection, name: str, tier: str) -> None:

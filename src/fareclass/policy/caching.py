@@ -96,6 +96,7 @@ class Index:
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         self._dirty: set[bytes] = set()
+        self._due: dict[int, set[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -123,12 +124,12 @@ class Index:
         """
         if look.reached is not None and look.reached in self._entries:
             self._renew(look.reached, now_us)
-        self._write(look.prefix, replica, project, prompt_tokens, min_tokens, now_us)
+        self._write(look.prefix, replica, project, prompt_tokens, min_tokens, now_us, counted=False)
 
     def ended(self, look: Look, replica: str, project: str, prompt_tokens: int, min_tokens: int, now_us: int) -> None:
         """The engine has counted the prompt."""
         prefix = look.prefix
-        self._write(prefix, replica, project, prompt_tokens, min_tokens, now_us)
+        self._write(prefix, replica, project, prompt_tokens, min_tokens, now_us, counted=True)
         for index in _kept(len(prefix.ends)):
             seen = self._seen.get(prefix.digests[index])
             if seen is not None:
@@ -138,7 +139,8 @@ class Index:
 
     def restore(self, rows: Iterable[tuple[bytes, Entry]]) -> None:
         """Take entries in that were kept over a restart."""
-        self._entries.update(rows)
+        for digest, entry in rows:
+            self._put(digest, entry)
 
     def soil(self, digests: Iterable[bytes]) -> None:
         """These could not be kept: they are to be taken again."""
@@ -146,8 +148,9 @@ class Index:
 
     def take_dirty(self, now_us: int) -> dict[bytes, Entry]:
         """Entries that are new or changed since the last call; those that have expired are forgotten here."""
-        for digest in [digest for digest, entry in self._entries.items() if entry.expires_us <= now_us]:
-            del self._entries[digest]
+        for second in [second for second in self._due if second < now_us // _US]:
+            for digest in self._due.pop(second):
+                del self._entries[digest]
         dirty, self._dirty = self._dirty, set()
         return {digest: self._entries[digest] for digest in dirty if digest in self._entries}
 
@@ -188,29 +191,53 @@ class Index:
             del seen.holders[min(seen.holders, key=seen.holders.__getitem__)]
 
     def _write(
-        self, prefix: Prefix, replica: str, project: str, prompt_tokens: int, min_tokens: int, now_us: int
+        self,
+        prefix: Prefix,
+        replica: str,
+        project: str,
+        prompt_tokens: int,
+        min_tokens: int,
+        now_us: int,
+        *,
+        counted: bool,
     ) -> None:
-        """Each cache point's entry: made, or renewed; below the model's minimum there is none (R28)."""
+        """Each cache point's entry: made, or renewed; below the model's minimum there is none (R28).
+
+        An estimate makes one, but changes no tokens of one that is there, nor ends it.
+        """
         for index, ttl_s in prefix.points:
             digest, tokens = prefix.digests[index], prefix.tokens(index, prompt_tokens)
             entry = self._entries.get(digest)
-            if tokens < min_tokens:
-                if entry is not None and entry.tokens < min_tokens:
-                    del self._entries[digest]
+            if tokens < min_tokens and (counted or entry is None):
+                self._forget(digest)
                 continue
             if entry is None:
-                self._entries[digest] = Entry(project, tokens, ttl_s, now_us + ttl_s * _US, replica)
-                if len(self._entries) > self._most_entries:
-                    self._entries.popitem(last=False)
-            else:
-                entry.tokens, entry.replica, entry.ttl_s = tokens, replica, max(entry.ttl_s, ttl_s)
+                entry = Entry(project, tokens, ttl_s, now_us, replica)
+                self._put(digest, entry)
+            elif counted:
+                entry.tokens = tokens
+            entry.replica, entry.ttl_s = replica, max(entry.ttl_s, ttl_s)
             self._renew(digest, now_us)
+
+    def _put(self, digest: bytes, entry: Entry) -> None:
+        self._forget(digest)
+        if len(self._entries) >= self._most_entries:
+            self._forget(next(iter(self._entries)))
+        self._entries[digest] = entry
+        self._due.setdefault(entry.expires_us // _US, set()).add(digest)
 
     def _renew(self, digest: bytes, now_us: int) -> None:
         entry = self._entries[digest]
+        self._due[entry.expires_us // _US].discard(digest)
         entry.expires_us = max(entry.expires_us, now_us + entry.ttl_s * _US)
+        self._due.setdefault(entry.expires_us // _US, set()).add(digest)
         self._entries.move_to_end(digest)
         self._dirty.add(digest)
+
+    def _forget(self, digest: bytes) -> None:
+        entry = self._entries.pop(digest, None)
+        if entry is not None:
+            self._due[entry.expires_us // _US].discard(digest)
 
 
 def split(look: Look, prompt_tokens: int, told: int | None, replica: str, min_tokens: int, *, implicit: bool) -> Usage:

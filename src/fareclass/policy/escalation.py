@@ -102,6 +102,11 @@ class Escalator:
         if cost_pico:
             self._spent[key] = self._spent.get(key, 0) + cost_pico
 
+    def void(self, key: str, cost_pico: int, day: int) -> None:
+        """What was settled on a day costs nothing after all. What a new day has forgotten stays forgotten."""
+        if day == self._day and cost_pico:
+            self._spent[key] -= cost_pico
+
     def learn(self, key: Key, tier: Tier, outcome: Outcome, code: str, latency_ms: int, now_s: float) -> None:
         """A request of a key with a rule has ended; `tier` is the better one of those asked for and served.
 

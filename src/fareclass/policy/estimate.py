@@ -62,15 +62,20 @@ class Estimator:
         output = self.output_tokens(project, model, request.max_tokens)
         return prompt_tokens + burnt(output * request.width, model.burndown.output)
 
-    def learn(self, project: str, request: Request, usage: Usage) -> None:
+    def learn(self, project: str, request: Request, usage: Usage, *, cut: bool = False) -> None:
         """Take in what a finished request really used; estimates must not be learned from.
 
-        Prompts only of one sequence: engines differ in whether they count a prompt once or for each.
+        Prompts only of one sequence: engines differ in whether they count a prompt once or for each. No output
+        of an answer that a budget `cut`, or that its own `max_tokens` ended below the mean: they say nothing of
+        how long answers are, and a few with `max_tokens: 1` must not talk the hold of the next down.
         """
         if request.width == 1:
             self._learn_prompt(request.model, request.prompt_bytes, usage.prompt)
-        if request.max_tokens != 0:
-            self._learn_output((project, request.model), usage.output // request.width)
+        flow, tokens = (project, request.model), usage.output // request.width
+        if request.max_tokens is not None and tokens >= request.max_tokens:
+            cut = cut or flow not in self._outputs or tokens * _SCALE < self._outputs[flow][0]
+        if not cut:
+            self._learn_output(flow, tokens)
 
     # -- over a restart
 

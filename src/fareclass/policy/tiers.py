@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
+from fareclass.core.limits import EXHAUSTED_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Key, Model, Reservation
 from fareclass.core.tiers import ALIASES, BY_WORD, Tier
@@ -13,7 +14,6 @@ from fareclass.core.tiers import ALIASES, BY_WORD, Tier
 _SENT: Mapping[Tier, str] = MappingProxyType(
     {Tier.PRIORITY: "`priority` (or `fast`)", Tier.DEFAULT: "`default`", Tier.FLEX: "`flex`"}
 )
-_RESERVED = "`reserved` (or `scale`)"
 """What callers may send, as they are told it."""
 
 
@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 def asked(key: Key, model: Model, word: str | None, reservations: Sequence[Reservation] = ()) -> Claim:
     """What a tier asks for as the caller wrote it; None stands for the key's default, `auto` for reserved or else that.
 
-    `reservations` are the project's on this model, those that ended lately too (R3).
+    `reservations` are the `usable` ones of the project on this model.
 
     Raises:
         Refusal: `invalid` for a word that is no tier, for batch and for reserved without a reservation.
@@ -59,6 +59,12 @@ def asked(key: Key, model: Model, word: str | None, reservations: Sequence[Reser
             raise _invalid("Reservation not found.")
         return Claim(tier, overflow(key, reservations), claims=True)
     return Claim(tier, tier, claims=auto and bool(reservations) and _allows(Tier.RESERVED, key, model))
+
+
+def usable(reservations: Sequence[Reservation], at_us: int) -> Sequence[Reservation]:
+    """Those that a request may name: after its end one is used up for a day, and then no more (R3)."""
+    since_us = at_us - EXHAUSTED_S * 1_000_000
+    return [one for one in reservations if one.ends_us is None or one.ends_us > since_us] if reservations else ()
 
 
 def overflow(key: Key, reservations: Sequence[Reservation]) -> Tier | None:

@@ -16,11 +16,10 @@ DOWN_RETRY_S = 2.0
 class Admission:
     """The quota accounts of a pool, one per project that has a quota, and the checks before the line."""
 
-    __slots__ = ("_accounts", "_late")
+    __slots__ = ("_accounts",)
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
-        self._late: dict[str, list[tuple[int, Tier, int]]] = {}
 
     def unfit(self, ticket: Ticket, replicas: Collection[Replica]) -> Refuse | None:
         """Refuse what no replica could run now or ever."""
@@ -45,7 +44,7 @@ class Admission:
         if account is None:
             if quota is None:
                 return None
-            account = self._opened(ticket.project, quota, int(now * 1e6))
+            account = self._accounts[ticket.project] = Account(quota, int(now * 1e6))
         now_us = int(now * 1e6)
         if quota is not None and quota != account.quota:
             account.change(quota, now_us)
@@ -74,19 +73,13 @@ class Admission:
             account.restore(kept["levels"], int(at * 1e6))
             self._accounts[project] = account
 
-    def charge(self, project: str, tier: Tier, tokens: int, at: float) -> None:
-        """A request ended after the levels were taken that are gone on from."""
-        if project in self._accounts:
-            self._accounts[project].charge(tier, tokens, int(at * 1e6))
-        else:
-            self._late.setdefault(project, []).append((int(at * 1e6), tier, tokens))
-
-    def _opened(self, project: str, quota: Quota, now_us: int) -> Account:
-        late = self._late.pop(project, [])
-        account = self._accounts[project] = Account(quota, min(now_us, late[0][0]) if late else now_us)
-        for at_us, tier, tokens in late:
+    def charge(self, project: str, tier: Tier, tokens: int, quota: Quota | None, at: float) -> None:
+        """A request ended after the levels were taken that are gone on from; `quota` is its project's now."""
+        account, at_us = self._accounts.get(project), int(at * 1e6)
+        if account is None and quota is not None:
+            account = self._accounts[project] = Account(quota, at_us)
+        if account is not None:
             account.charge(tier, tokens, at_us)
-        return account
 
     def settle(self, ticket: Ticket, used_tokens: int, now: float) -> None:
         """Correct the ticket's hold to what was used; without use all of it is given back."""

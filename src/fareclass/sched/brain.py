@@ -171,13 +171,13 @@ class Brain(Sweep):
         self._sweep(now, out)
         return out
 
-    def produced(self, ticket: Ticket, tokens: int) -> None:
+    def produced(self, ticket: Ticket, tokens: int, now: float) -> None:
         """The call made so many more tokens; its project is charged for them (R8)."""
         ticket.made_tokens += tokens
         assert ticket.flow is not None
         ticket.flow.served += tokens * OUTPUT_WEIGHT / ticket.flow.weight
         if ticket.floor is not None:
-            ticket.floor.made(ticket, tokens)
+            ticket.floor.made(ticket, tokens, now)
 
     def sent(self, ticket: Ticket) -> None:
         """A byte reached the caller: from now on it can't start over (R11)."""
@@ -194,6 +194,7 @@ class Brain(Sweep):
             if ticket.state is State.LEAVING:
                 ticket.state = State.RUNNING
                 self._leaving -= ticket.width
+                self._where(ticket).going -= ticket.width
             self._note(ticket, self._where(ticket))
             self._sweep(now, out)
         return out
@@ -235,6 +236,8 @@ class Brain(Sweep):
         elif ticket.replica is not None:
             self.lines.service.ran(now - ticket.started_at)
             self._leave(ticket)
+            if not ticket.streamed and ticket.flow is not None:
+                ticket.flow.charge(usage.output * OUTPUT_WEIGHT)  # nobody saw it being produced
         self._timers.drop(ticket)
         ticket.state = State.GONE
         self.admission.settle(ticket, self.burndown.quota_tokens(usage), now)
@@ -247,17 +250,22 @@ class Brain(Sweep):
         """The levels of all buckets as they would be without work in flight, as plain JSON."""
         return {"floors": self.reserves.levels(now), "quotas": self.admission.levels(now)}
 
-    def restore(self, levels: Mapping[str, Any], at: float) -> None:
-        """Go on from the levels of another time (`at` may lie before this clock's zero)."""
-        self.reserves.restore(levels["floors"], at)
-        self.admission.restore(levels["quotas"], at)
+    def restore(self, levels: Mapping[str, Any] | None, floors: Mapping[str, Floor], at: float) -> None:
+        """Go on from the levels of another time (`at` may lie before this clock's zero), None if nobody kept any.
 
-    def charge(self, project: str, tier: Tier, usage: Usage, at: float) -> None:
-        """A request ended after the levels were taken that are gone on from."""
+        `floors` are those in force now; where nothing is kept of one, its minute was full then.
+        """
+        if levels is not None:
+            self.reserves.restore(levels["floors"], at)
+            self.admission.restore(levels["quotas"], at)
+        self.reserves.set_floors(floors, at)
+
+    def charge(self, project: str, tier: Tier, usage: Usage, quota: Quota | None, at: float) -> None:
+        """A request ended after the levels were taken that are gone on from; `quota` is its project's now."""
         if tier is Tier.RESERVED:
             self.reserves.charge(project, usage, at)
         elif tier < Tier.BATCH:
-            self.admission.charge(project, tier, self.burndown.quota_tokens(usage), at)
+            self.admission.charge(project, tier, self.burndown.quota_tokens(usage), quota, at)
 
     # -- time
 

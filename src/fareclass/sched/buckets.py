@@ -179,9 +179,12 @@ class Account:
         return min(shared, self.tpm, key=lambda bucket: bucket.level)
 
     def levels(self, now_us: int) -> dict[str, list[int | None]]:
-        """What must outlive a restart: the limits, and what would be in the buckets without work in flight."""
+        """What must outlive a restart: the limits, and what would be in the buckets without work in flight.
+
+        That is charged once it has ended, its requests a minute too.
+        """
         levels: list[int | None] = []
-        for bucket, in_flight in zip((self.tpm, self.shared, self.rpm), (*self.in_flight, 0), strict=True):
+        for bucket, in_flight in zip((self.tpm, self.shared, self.rpm), (*self.in_flight, self.active), strict=True):
             if bucket is not None:
                 bucket.refill(now_us)
             levels.append(None if bucket is None else bucket.level + in_flight * US_PER_MINUTE)

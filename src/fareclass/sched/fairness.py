@@ -54,7 +54,7 @@ class Flow:
     """One project inside one tier: its waiting tickets, and the tokens that it was served.
 
     Those that headroom may hold back (R10, `Ticket.sticky`) stand in a queue of their own,
-    so that whoever comes behind them needs no search to pass.
+    so that whoever comes behind them in their project needs no search to pass.
     """
 
     __slots__ = ("project", "queued", "served", "soft", "sticky", "weight")
@@ -107,14 +107,14 @@ class FairLine:
     that is not on top stays in the heap until it comes there.
     """
 
-    __slots__ = ("_flows", "_heap", "_level", "_seq", "waiting")
+    __slots__ = ("_flows", "_heap", "_level", "_seq", "soft_waiting", "waiting")
 
     def __init__(self) -> None:
         self._flows: dict[str, Flow] = {}
         self._heap: list[tuple[float, int, Flow]] = []
         self._level = 0.0
         self._seq = 0
-        self.waiting = 0
+        self.waiting = self.soft_waiting = 0
 
     @property
     def projects(self) -> int:
@@ -141,6 +141,7 @@ class FairLine:
                 heapq.heappush(self._heap, (flow.served, self._seq, flow))
         flow.queue(ticket).push(ticket)
         self.waiting += 1
+        self.soft_waiting += not ticket.sticky
         return flow
 
     def pass_through(self, ticket: Ticket) -> Flow:
@@ -154,6 +155,7 @@ class FairLine:
         """The ticket leaves: it starts, or is gone."""
         flow.queue(ticket).remove(ticket)
         self.waiting -= 1
+        self.soft_waiting -= not ticket.sticky
         if not flow.waiting:
             self._level = flow.served
 
@@ -162,6 +164,8 @@ class FairLine:
 
         `soft`: only those that no headroom holds back. Look before you change.
         """
+        if soft and not self.soft_waiting:
+            return
         self._settle()
         if self._heap:
             flow = self._heap[0][2]

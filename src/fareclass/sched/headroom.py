@@ -14,6 +14,8 @@ _BURSTY_FROM = 2.0
 _MOST_VARIED = 16.0
 _MEMORY = 256
 _LOOK_EVERY = 32
+_PAUSE_S = 60.0
+"""A longer silence, as of a night, says nothing of how evenly requests come."""
 _NEVER_KEPT = 10
 """One slot in so many is never kept free, so that such work can always start somewhere."""
 
@@ -31,7 +33,7 @@ class Arrivals:
     def came(self, now: float) -> bool:
         """One has come; whether it is time to look anew at how evenly they do."""
         last, self._last = self._last, now
-        if last is not None and now >= last:
+        if last is not None and 0 <= now - last <= _PAUSE_S:
             self._count = min(self._count + 1, _MEMORY)
             gap = now - last
             self._mean += (gap - self._mean) / self._count
@@ -83,7 +85,15 @@ class Headroom:
 
     def admits(self, ticket: Ticket, replica: Replica) -> bool:
         """Whether the headroom lets the ticket start there."""
-        return self.limit is None or self.fixed + ticket.width <= self.limit or not becomes_fixed(ticket, replica)
+        return self.room_for(ticket.width) or not becomes_fixed(ticket, replica)
+
+    def room_for(self, width: int) -> bool:
+        """Whether so many more sequences that can't be moved may run. One too wide for the limit may run alone."""
+        return self.limit is None or not self.fixed or self.fixed + width <= self.limit
+
+    def holds_back(self, width: int) -> int:
+        """Of so many sequences that can't be moved, how many may not start now."""
+        return 0 if self.limit is None else max(0, width - max(0, self.limit - self.fixed))
 
     def note(self, ticket: Ticket, replica: Replica | None) -> None:
         """The ticket started on a replica, left it (None), or something about either changed."""

@@ -18,10 +18,11 @@ class Line:
     cache in that replica's heap (R11). Both heaps drop entries lazily: an entry is good
     only while its ticket stands in line where the entry says. There are never more of
     them than slots were ever taken, so they stay small beside the fresh ones. `home_width`
-    sequences wait for their own replica, `width_at` of them for each.
+    sequences wait for their own replica, `width_at` of them for each; `sticky_width` of the
+    others may be held back by the headroom.
     """
 
-    __slots__ = ("_at_home", "_roaming", "_sticky", "fresh", "home_width", "name", "returned", "size_bytes", "total", "width",
+    __slots__ = ("_at_home", "_roaming", "_sticky", "fresh", "home_width", "name", "returned", "size_bytes", "sticky_width", "total", "width",
         "width_at",
     )  # fmt: skip
 
@@ -35,6 +36,7 @@ class Line:
         self.home_width = 0
         self.width_at: dict[str, int] = {}
         self.size_bytes = 0
+        self.sticky_width = 0
         self._roaming: list[Entry] = []
         self._sticky: list[Entry] = []
         self._at_home: dict[str, list[Entry]] = {}
@@ -68,6 +70,8 @@ class Line:
         self.total[0] -= 1
         self.width -= ticket.width
         self.size_bytes -= ticket.size_bytes
+        if ticket.sticky and (ticket.fresh or ticket.roams):
+            self.sticky_width -= ticket.width
         if ticket.fresh:
             assert ticket.flow is not None
             self.fresh.remove(ticket, ticket.flow)
@@ -81,6 +85,7 @@ class Line:
         if not ticket.roams:
             ticket.roams = True
             self._count_at(ticket.home, -ticket.width)
+            self.sticky_width += ticket.sticky * ticket.width
             heapq.heappush(self._wandering(ticket), (ticket.arrival, ticket.seq, ticket))
 
     def forgive(self) -> None:
@@ -144,3 +149,5 @@ class Line:
         self.total[0] += 1
         self.width += ticket.width
         self.size_bytes += ticket.size_bytes
+        if ticket.sticky and (ticket.fresh or ticket.roams):
+            self.sticky_width += ticket.width

@@ -11,8 +11,12 @@ UNCACHED_WEIGHT = 3
 """A token that a replica would compute for want of a cache costs more than one that it computes anyway: it also takes
 the place of something in that cache, and the time of who comes next."""
 
+_TOO_BUSY = 1.15
+"""Where so many times as much has been running lately as on the mean replica, what it has cached counts for nothing:
+else long conversations stay for ever where they began, however many of them met there."""
 
-def place(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Replica], now: float) -> Replica | None:
+
+def place(ticket: Ticket, replicas: Collection[Replica], claimed: Collection[Replica], now: float) -> Replica | None:
     """The best replica where the ticket may start now, None if there is none.
 
     Reserved, priority and default go where the first token comes soonest: to the least prompt that is still to be
@@ -28,10 +32,13 @@ def place(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Repli
     rank, width = (1 if ticket.guarded else ticket.rank), ticket.width
     spread = rank <= Tier.DEFAULT
     holders = ticket.holders
+    too_busy = _TOO_BUSY * _mean_busy(replicas, now) if holders else 0.0
     for replica in replicas:
         if replica.room[rank] < width or replica in claimed or not replica.suits(ticket):
             continue
         own = replica.pending_tokens(ticket) if holders or replica.backlog else 0
+        if replica.id in holders and replica.busy(now) > too_busy:
+            own = ticket.prompt_tokens
         if replica.backlog and not replica.gate_open(ticket, own, now):
             if replica.id in holders and (
                 not soonest_tokens or replica.backlog + own * UNCACHED_WEIGHT < soonest_tokens
@@ -49,15 +56,19 @@ def place(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Repli
     return None if soonest_tokens and best is not None and soonest_tokens < best_key[0] else best
 
 
+def _mean_busy(replicas: Collection[Replica], now: float) -> float:
+    return max(1.0, sum(replica.busy(now) for replica in replicas) / len(replicas)) if replicas else 1.0
+
+
 def gated(ticket: Ticket, replicas: Iterable[Replica], claimed: Collection[Replica]) -> Replica | None:
-    """The replica with the least to compute where only the prefill gate stands in the ticket's way.
+    """The replica whose prefill gate the ticket waits for: the one where its first token would come soonest.
 
     It is then kept free of whoever ranks behind, so that a long prompt gets its turn.
     """
     rank, best, least = (1 if ticket.guarded else ticket.rank), None, 0
     for replica in replicas:
         if replica.room[rank] >= ticket.width and replica not in claimed and replica.suits(ticket):
-            ahead = replica.backlog - ticket.holders.get(replica.id, 0)
+            ahead = replica.backlog + replica.pending_tokens(ticket) * UNCACHED_WEIGHT
             if best is None or ahead < least:
                 best, least = replica, ahead
     return best
@@ -84,7 +95,8 @@ def victims(
         rank = _worst_movable(replica, ticket, protected)
         if rank is not None and _may_take_on(ticket, replica, now):
             equal_or_better = sum(replica.by_rank[: ticket.rank + 1])
-            coming = replica.leaving() * ticket.prompt_tokens  # whoever a slot is being freed for will prefill there too
+            # Whoever a slot is being freed for will prefill there too.
+            coming = replica.going * ticket.prompt_tokens
             choices.append((-rank, replica.backlog + coming, equal_or_better, len(choices), replica))
     choices.sort(key=lambda choice: choice[:4])
     for *_, replica in choices:

@@ -13,13 +13,15 @@ _MEASURED_FROM = 64
 """A prefill of fewer tokens says little about speed."""
 
 
+_BUSY_S = 60.0
+"""Time in which what was running loses most of its weight in the mean."""
 _NO_ROOM = (0,) * len(TIERS)
 
 
 class Replica:
     """One engine endpoint inside the scheduler.
 
-    `width` counts the sequences that run there, those that are leaving included. `room[rank]`
+    `width` counts the sequences that run there, those that are leaving included; `going` are these. `room[rank]`
     is how many more a ticket of that rank may add under R9; it is kept up to date at each
     change, so that asking costs nothing. `prefilling` are the tickets sent there that have
     given no first token, `backlog` their prompt tokens (R52). `movable[rank]` are running
@@ -28,7 +30,7 @@ class Replica:
     """
 
     __slots__ = (
-        "backlog", "by_rank", "ceilings", "continuable", "draining", "id", "keeps_cut", "last_start", "movable", "pool_movable", "pool_roomy", "prefill_tps",
+        "_busy", "_busy_at", "backlog", "by_rank", "ceilings", "continuable", "draining", "going", "id", "keeps_cut", "last_start", "movable", "pool_movable", "pool_roomy", "prefill_tps",
         "prefilling", "recompute_tokens", "room", "running", "slots", "tiers", "up", "width",
     )  # fmt: skip
 
@@ -55,8 +57,10 @@ class Replica:
         self.pool_roomy = pool_roomy
         self.by_rank = [0] * len(TIERS)
         self.width = 0
+        self.going = 0
         self.backlog = 0
         self.last_start = 0.0
+        self._busy = self._busy_at = 0.0
         self.prefill_tps = FIRST_PREFILL_TPS
         self.room = _NO_ROOM
         self.ceilings = [0] * len(TIERS)
@@ -99,6 +103,13 @@ class Replica:
                 else:
                     del roomy[self]
 
+    def busy(self, now: float) -> float:
+        """Sequences that ran here on average, the last minute counting most."""
+        if now > self._busy_at:
+            self._busy += (self.width - self._busy) * (1.0 - math.exp((self._busy_at - now) / _BUSY_S))
+            self._busy_at = now
+        return self._busy
+
     def admits(self, ticket: Ticket) -> bool:
         """Whether it is given to the ticket's tier at all (R16)."""
         return self.tiers is None or ticket.tier in self.tiers
@@ -134,6 +145,7 @@ class Replica:
 
     def add(self, ticket: Ticket, own: int) -> None:
         """The ticket's call starts here."""
+        self.busy(ticket.started_at)
         self.running[ticket] = None
         self.width += ticket.width
         self.by_rank[ticket.rank] += ticket.width
@@ -176,10 +188,9 @@ class Replica:
             self.movable[ticket.rank][ticket] = None
             self.pool_movable[ticket.rank] += 1
 
-    def leaving(self, rank: int | None = None) -> int:
-        """Sequences that were told to pause and still run; of this rank, or of all."""
-        going = [ticket for ticket in self.running if ticket.state is State.LEAVING]
-        return sum(ticket.width for ticket in going if rank is None or ticket.rank == rank)
+    def leaving(self, rank: int) -> int:
+        """Sequences of this rank that were told to pause and still run."""
+        return sum(t.width for t in self.running if t.state is State.LEAVING and t.rank == rank) if self.going else 0
 
     def _forget_movable(self, ticket: Ticket) -> None:
         if ticket in self.movable[ticket.rank]:

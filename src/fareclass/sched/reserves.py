@@ -37,9 +37,14 @@ class _Side:
         self.in_flight = 0
 
     def resize(self, per_minute: int, now_us: int) -> None:
-        for bucket in (self.minute, self.near):
-            bucket.refill(now_us)
-            bucket.resize(per_minute)
+        self.refill(now_us)
+        self.minute.resize(per_minute)
+        self.near.resize(per_minute)
+
+    def refill(self, now_us: int) -> None:
+        """Bring both levels to now."""
+        self.minute.refill(now_us)
+        self.near.refill(now_us)
 
     def wait_us(self, amount: int, now_us: int, *, near: bool = False) -> int | None:
         """How long until so much fits; None if it never will."""
@@ -115,10 +120,11 @@ class FloorAccount:
             side.minute.refill(at_us)
             side.minute.take(used)
 
-    def made(self, ticket: Ticket, tokens: int) -> None:
+    def made(self, ticket: Ticket, tokens: int, now: float) -> None:
         """Charge what a ticket makes beyond its hold."""
         ticket.floor_left -= tokens
         if ticket.floor_left < 0:
+            self.output.refill(int(now * 1e6))  # first, or what ran over the rim until now would pay for it
             self.output.take(-ticket.floor_left * self._burndown.output, near=ticket.rank == Tier.RESERVED)
             ticket.floor_output -= ticket.floor_left
             ticket.floor_left = 0
@@ -147,7 +153,6 @@ class Reserves:
         self._capacity = capacity
         self._burndown = burndown
         self._slots = self._able = 0
-        self._late: dict[str, list[tuple[int, Usage]]] = {}
 
     def set_floors(self, floors: Mapping[str, Floor], now: float) -> None:
         """These floors are in force from now on, and no others."""
@@ -158,7 +163,7 @@ class Reserves:
             if project in self.accounts:
                 self.accounts[project].floor = floor
             else:
-                self._open(project, floor, now_us)
+                self.accounts[project] = FloorAccount(floor, self._burndown, now_us)
         self._apply(now_us)
 
     def supply(self, slots: int, able: int, now: float) -> None:
@@ -209,15 +214,6 @@ class Reserves:
         account = self.accounts.get(project)
         if account is not None:
             account.charge(usage, int(at * 1e6))
-        else:
-            self._late.setdefault(project, []).append((int(at * 1e6), usage))
-
-    def _open(self, project: str, floor: Floor, now_us: int) -> None:
-        late = self._late.pop(project, [])
-        account = FloorAccount(floor, self._burndown, min(now_us, late[0][0]) if late else now_us)
-        for at_us, usage in late:
-            account.charge(usage, at_us)
-        self.accounts[project] = account
 
     def _sold_micro(self) -> int:
         if self._capacity is None:

@@ -1,6 +1,6 @@
 """Moving tickets between lines and replicas: who starts, whose slot is taken for whom (R7, R9, R10, R11, R12)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from fareclass.core.limits import YIELD_TOKENS
 from fareclass.core.tiers import TIERS, Tier, TierPolicy
@@ -47,9 +47,9 @@ class Sweep:
         replica.note_movable(ticket)
         self.headroom.note(ticket, replica)
 
-    def _open_to(self, ticket: Ticket, replicas: Iterable[Replica]) -> Iterable[Replica]:
+    def _open_to(self, ticket: Ticket, replicas: Collection[Replica]) -> Collection[Replica]:
         """Those of the replicas where the headroom lets the ticket start (R10)."""
-        if self.headroom.limit is None or self.headroom.fixed + ticket.width <= self.headroom.limit:
+        if self.headroom.room_for(ticket.width):
             return replicas
         return [replica for replica in replicas if self.headroom.admits(ticket, replica)]
 
@@ -89,6 +89,7 @@ class Sweep:
         replica = self._where(ticket)
         if ticket.state is State.LEAVING:
             self._leaving -= ticket.width
+            replica.going -= ticket.width
         replica.drop(ticket)
         self.headroom.note(ticket, None)
         self._timers.drop(ticket)
@@ -127,6 +128,7 @@ class Sweep:
         if replica.can_pause(victim):
             victim.state = State.LEAVING
             self._leaving += victim.width
+            replica.going += victim.width
             replica.note_movable(victim)
             out.append(Pause(victim))
         else:
@@ -158,7 +160,7 @@ class Sweep:
             while self._fill_one(line, rank, now, claimed, out):
                 pass
             if rank <= Tier.DEFAULT:
-                roaming = line.width - line.home_width
+                roaming = line.width - line.home_width - self.headroom.holds_back(line.sticky_width)
                 self._take_for(line, rank, spoken + roaming, now, out)
                 if self._freed:
                     return
@@ -175,9 +177,8 @@ class Sweep:
             replica = place(ticket, among, claimed, now)
             if replica is not None:
                 self._start(ticket, replica, now, out)
-                self._freed = self._freed or (
-                    ticket.fixed and bool(claimed)
-                )  # the headroom may now hold their owner back
+                # Whoever the headroom holds back from now on makes way, and needs nothing kept for him.
+                self._freed = self._freed or (ticket.fixed and self.headroom.limit is not None)
                 return True
             if keeps and (kept := gated(ticket, among, claimed)) is not None:
                 claimed[kept] = None
@@ -186,14 +187,14 @@ class Sweep:
 
     def _take_for(self, line: Line, rank: int, enough: int, now: float, out: list[Effect]) -> None:
         """Take slots till `enough` are being freed for who may go anywhere, and on each replica for who awaits it."""
-        below = Tier.RESERVED if line in {self.lines.guard, self.lines.bursts} else rank
+        below = Tier.RESERVED if line is self.lines.guard or line is self.lines.bursts else rank
         if not any(self._movable[below + 1 :]):
             return
         for ticket, home in line.candidates(self.replicas.values(), soft=self.headroom.full):
             if ticket.rank > Tier.DEFAULT:
                 continue
             among = self._open_to(ticket, self.replicas.values() if home is None else (home,))
-            while self._leaving < enough if home is None else home.leaving() < line.width_at[home.id]:
+            while self._leaving < enough if home is None else home.going < line.width_at[home.id]:
                 found = victims(ticket, among, now, self._floors.inside())
                 if found is None:
                     break

@@ -12,6 +12,8 @@ from fareclass.core.tiers import Tier
 from fareclass.store.entries import HALF
 from fareclass.store.tables import budgets, keys, ledger, projects
 
+Per = Literal["day", "month"]
+
 _BUDGETS = (
     sa.select(budgets, projects.c.name.label("project_name"), keys.c.name.label("key_name"))
     .join(projects, projects.c.id == budgets.c.project)
@@ -56,21 +58,26 @@ def list_budgets(
 
 
 def spent_before(
-    connection: Connection, project: str, key: str, until_us: int, starts_us: Mapping[Literal["day", "month"], int]
-) -> dict[Literal["day", "month"], int]:
-    """What a project, or one key of it, spent on demand since each of these times, up to `until_us`."""
+    connection: Connection, until_us: int, starts_us: Mapping[Per, int], project: str | None = None
+) -> dict[str, dict[Per, int]]:
+    """What a project and each key of it spent on demand since each of these times, up to `until_us`, by their ids.
+
+    None is all projects that have a budget, or a key with one. Who spent nothing is not in it.
+    """
     sums = [_sum(ledger.c.ended_us >= start_us) for start_us in starts_us.values()]
-    query = sa.select(*(part for pair in sums for part in pair)).where(
-        ledger.c.project == project,
+    query = sa.select(ledger.c.project, ledger.c.key, *(part for pair in sums for part in pair)).where(
+        ledger.c.project.in_(sa.select(budgets.c.project)) if project is None else ledger.c.project == project,
         ledger.c.ended_us >= min(starts_us.values()),
         ledger.c.ended_us < until_us,
         ledger.c.served_tier != Tier.RESERVED.word,
     )
-    if key:
-        query = query.where(ledger.c.key == key)
-    found = [int(value) for value in connection.execute(query).one()]
-    amounts = [high * HALF + low for high, low in zip(found[::2], found[1::2], strict=True)]
-    return dict(zip(starts_us, amounts, strict=True))
+    spent: dict[str, dict[Per, int]] = {}
+    for owner, key, *found in connection.execute(query.group_by(ledger.c.project, ledger.c.key)):
+        for account in (owner, key):
+            sums_of = spent.setdefault(account, dict.fromkeys(starts_us, 0))
+            for per, high, low in zip(starts_us, found[::2], found[1::2], strict=True):
+                sums_of[per] += int(high) * HALF + int(low)
+    return spent
 
 
 def _sum(wanted: ColumnElement[bool]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:

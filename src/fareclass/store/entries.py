@@ -1,7 +1,7 @@
 """Ledger entries in SQL: writing them in groups, voiding one, and exact sums over them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -134,15 +134,24 @@ def totals(
     return [row._asdict() for row in connection.execute(query)]
 
 
-def ended_since(connection: Connection, from_us: int, limit: int) -> list[tuple[str, str, str, int, Usage]]:
-    """Requests that reached their first token and ended from then on, oldest first: project, model, served tier, end, usage."""
-    columns = ledger.c.project, ledger.c.model, ledger.c.served_tier, ledger.c.ended_us
-    query = sa.select(*columns, *(ledger.c[kind] for kind in KINDS))
-    query = query.where(ledger.c.first_token_us.is_not(None), ledger.c.ended_us >= from_us)
-    found = connection.execute(query.order_by(ledger.c.ended_us).limit(limit))
+class Ended(NamedTuple):
+    """What a request that reached its first token used; `tier` is the one that served it."""
+
+    project: str
+    tier: str
+    ended_us: int
+    usage: Usage
+
+
+def ended_after(connection: Connection, model: str, at_us: int, limit: int) -> list[Ended]:
+    """Requests of a model that reached their first token and ended after a time: the newest `limit`, oldest first."""
+    columns = ledger.c.project, ledger.c.served_tier, ledger.c.ended_us
+    query = sa.select(*columns, *(ledger.c[kind] for kind in KINDS)).order_by(ledger.c.ended_us.desc()).limit(limit)
+    query = query.where(ledger.c.first_token_us.is_not(None), ledger.c.model == model, ledger.c.ended_us > at_us)
+    found = connection.execute(query).all()
     return [
-        (project, model, tier, ended_us, Usage(**dict(zip(KINDS, counts, strict=True))))
-        for project, model, tier, ended_us, *counts in found
+        Ended(project, tier, ended_us, Usage(**dict(zip(KINDS, counts, strict=True))))
+        for project, tier, ended_us, *counts in reversed(found)
     ]
 
 

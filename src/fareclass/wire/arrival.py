@@ -3,7 +3,6 @@
 import asyncio
 import random
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import msgspec
 from fareclass.core.limits import BODY_BYTES, BODY_READ_S, HEADER_VALUE_CHARS
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.deadlines import Deadlines
+from fareclass.flow.clock import now_us
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,7 +40,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
 def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
     """Read the headers once. Our request id sorts by time, so that the ledger grows at its end."""
-    arrived_us = time.time_ns() // 1000
+    arrived_us = now_us()
     found = dict(headers)
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
     caller_id = found.get(b"x-client-request-id") or found.get(b"x-request-id", b"")

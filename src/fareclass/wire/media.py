@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from fareclass.core.limits import PROMPT_PARTS
 from fareclass.core.outcomes import Outcome, Refusal
 
 MEDIA_PROMPT_BYTES = 4096
@@ -32,13 +33,23 @@ def scan(messages: Sequence[Mapping[str, Any]]) -> Media:
             files or sounds that would have to be stored here.
     """
     media = Media()
+    parts = len(messages)
     for index, message in enumerate(messages):
         content = message.get("content")
         if type(content) is list:
+            parts += len(content)
+            if parts > PROMPT_PARTS:
+                break
             for place, part in enumerate(content):
                 _scan_object(part, f"messages[{index}].content[{place}]", media)
         if message.get("audio") is not None:
             _refuse_stored(f"messages[{index}].audio")
+    if parts > PROMPT_PARTS:
+        raise Refusal(
+            Outcome.INVALID,
+            f"`messages` has more than {PROMPT_PARTS} messages and parts; join texts that belong together.",
+            param="messages",
+        )
     return media
 
 

@@ -50,3 +50,23 @@ def ended(first_s: float | None, end_s: float, **fields) -> Finished:
 )
 async def test_r40_a_stream_is_as_slow_as_its_first_token_and_reserved_work_teaches_nothing(entry, reason):
     assert why([entry] * 5) == reason
+
+
+async def test_r40_what_was_not_billed_after_all_is_not_of_the_days_cap():
+    """The ledger failed: budgets have it back, and so has the cap."""
+    rule = Escalation(to=Tier.PRIORITY, for_s=60, after_throttles=1, pico_per_day=100)
+    key = Key(id="key_a", project=Project(id="p", name="p"), name="k", secret=b"", escalation=rule)
+    escalator = Escalator(0, {})
+    escalations = Escalations(escalator, Estimator())
+    escalations.ended(key, None, ended(None, 1, outcome=Outcome.SHED))
+    now_s = asyncio.get_running_loop().time()
+
+    def raised():
+        return escalator.raised(key, MODEL, Tier.DEFAULT, now_s, 0, lambda _tier: 60)
+
+    first = raised()
+    entry = ended(1, 2, key="key_a", cost_pico=60, served_tier=Tier.PRIORITY)
+    escalations.ended(key, first, entry)
+    assert first is not None and raised() is None
+    escalations.void(entry)
+    assert raised() is not None

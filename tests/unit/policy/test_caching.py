@@ -68,6 +68,24 @@ def test_r28_below_the_minimum_there_is_silently_nothing() -> None:
     assert (usage.input, usage.cache_write_5m) == (MIN - 1, 0)
 
 
+def test_r28_an_estimate_above_the_minimum_caches_nothing_that_the_engine_counts_below_it() -> None:
+    """Else an engine that tells nothing would have the next one billed as read of what it never kept."""
+    index, asked = Index(), prefix(*words(2), points={1: FIVE_MINUTES_S})
+    look = index.look(asked, 0)
+    index.began(look, "r0", "p", MIN + 2, MIN, 1)
+    assert index.look(asked, 1).reached
+    index.ended(look, "r0", "p", MIN - 1, MIN, 2)
+    assert split(index.look(asked, 3), MIN - 1, None, "r0", MIN, implicit=False).input == MIN - 1
+
+
+def test_r30_an_estimate_changes_nothing_that_the_engine_has_counted() -> None:
+    index, asked = Index(), prefix(*words(2), points={1: FIVE_MINUTES_S})
+    ran(index, asked, 100)
+    for estimate in (130, MIN - 1):
+        index.began(index.look(asked, 299 * US), "r0", "p", estimate, MIN, 299 * US)
+        assert index.look(asked, 301 * US).tokens == 100, "renewed, as long as it was"
+
+
 def test_r29_an_entry_counts_once_the_first_response_has_begun() -> None:
     index, asked = Index(), prefix(*words(2), points={1: FIVE_MINUTES_S})
     look = index.look(asked, 0)
@@ -144,6 +162,22 @@ def test_what_changed_is_taken_once_and_what_could_not_be_kept_again() -> None:
     other = Index()
     other.restore(taken.items())
     assert other.look(asked, 1).reached == asked.digests[1]
+
+
+def test_entries_go_when_they_expire_and_not_before() -> None:
+    """However often they were renewed, restored or crowded out."""
+    index = Index(entries=3)
+    short, long = prefix("s", points={0: FIVE_MINUTES_S}), prefix("l", points={0: ONE_HOUR_S})
+    for second in (0, 100, 200):
+        ran(index, short, 100, second * US)
+        ran(index, long, 100, second * US)
+    index.restore(index.take_dirty(200 * US).items())
+    assert len(index) == 2 and not index.take_dirty(499 * US) and len(index) == 2
+    assert not index.take_dirty(502 * US) and len(index) == 1 and index.look(long, 502 * US).reached
+    for number in range(9):
+        ran(index, prefix(f"{number}", points={0: FIVE_MINUTES_S}), 100, 600 * US)
+    assert len(index.take_dirty(600 * US)) == len(index) == 3
+    assert not index.take_dirty(4_000 * US) and len(index) == 0
 
 
 @st.composite

@@ -93,3 +93,23 @@ def test_r26_likely_output_is_what_95_of_the_last_100_answers_stayed_within() ->
         estimator.learn("p", request(), Usage(input=1, output=tokens))
     assert estimator.likely_output_tokens("p", MODEL.name) == 95, "the 101st is forgotten"
     assert estimator.likely_output_tokens("q", MODEL.name) is None
+
+
+def test_r26_an_answer_that_a_budget_cut_says_nothing_of_how_long_answers_are() -> None:
+    estimator = Estimator()
+    estimator.learn("p", request(), Usage(input=1000, output=3), cut=True)
+    assert estimator.likely_output_tokens("p", MODEL.name) is None
+    assert estimator.output_tokens("p", MODEL, None) == 512
+
+
+def test_small_max_tokens_do_not_talk_the_hold_down():
+    """R20, R25, litellm#37001: forty answers of one token, by request, and the next is still held at what answers take."""
+    estimator = Estimator()
+    estimator.learn("p", request(), Usage(input=10, output=600))
+    for _ in range(40):
+        estimator.learn("p", request(max_tokens=1), Usage(input=10, output=1))
+    assert estimator.output_tokens("p", MODEL, None) == 600
+    estimator.learn("p", request(max_tokens=1_000), Usage(input=10, output=200))
+    assert estimator.output_tokens("p", MODEL, None) == 400
+    estimator.learn("p", request(max_tokens=1_000), Usage(input=10, output=1_000))
+    assert estimator.output_tokens("p", MODEL, None) == 600

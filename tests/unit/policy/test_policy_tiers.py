@@ -5,7 +5,7 @@ import pytest
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Key, Model, Project, Reservation
 from fareclass.core.tiers import Tier
-from fareclass.policy.tiers import Claim, asked, check_allowed, overflow
+from fareclass.policy.tiers import Claim, asked, check_allowed, overflow, usable
 
 LIVE = frozenset({Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX})
 
@@ -120,3 +120,13 @@ def test_r3_a_tier_that_the_model_forbids_names_both():
     assert (
         refused.message == "The service tier `default` is not allowed for the model `m`; this request may use `flex`."
     )
+
+
+def test_r3_a_day_after_its_end_a_reservation_is_none():
+    """With nothing but the time that passes: no command needs to tell."""
+    bought, everything = (reservation("a", Tier.FLEX, 1_000),), model(frozenset(Tier))
+    last_us = 1_000 + 86_400_000_000 - 1
+    assert asked(key(), everything, "reserved", usable(bought, last_us)).otherwise is Tier.FLEX
+    with pytest.raises(Refusal, match="Reservation not found"):
+        asked(key(), everything, "reserved", usable(bought, last_us + 1))
+    assert len(usable((*bought, reservation("b", None, None)), last_us + 1)) == 1

@@ -46,7 +46,7 @@ class Pool:
         """First token, and a byte to the caller."""
         ticket = self.tickets[name]
         self.do(self.brain.first_token(ticket, self.now))
-        self.brain.produced(ticket, tokens)
+        self.brain.produced(ticket, tokens, self.now)
         self.brain.sent(ticket)
 
     def finish(self, name: str, used: int = 0) -> None:

@@ -3,7 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fareclass.sched.buckets import US_PER_MINUTE, Bucket
+from fareclass.core.snapshot import Quota
+from fareclass.core.tiers import Tier
+from fareclass.sched.buckets import US_PER_MINUTE, Account, Bucket
+from fareclass.sched.ticket import Ticket
 
 MOVES = st.lists(
     st.tuples(st.integers(0, 90_000_000), st.sampled_from(["take", "give", "look"]), st.integers(0, 5_000)), max_size=60
@@ -53,3 +56,13 @@ def test_a_changed_rate_forgets_nothing_that_was_used(rate: int, later: int, use
     bucket.take(used)
     bucket.set_rate(later, 0)
     assert bucket.tokens == later - used
+
+
+def test_a_request_in_flight_counts_once_over_a_restart() -> None:
+    """R25: its place of the requests a minute is in the checkpoint, and taken when it has ended."""
+    before, after = Account(Quota(rpm=3, tpm=1_000), 0), Account(Quota(rpm=3, tpm=1_000), 0)
+    before.hold(Ticket("t", "p", Tier.DEFAULT, prompt_tokens=1, hold_tokens=100))
+    after.restore(before.levels(0)["levels"], 0)
+    after.charge(Tier.DEFAULT, 40, 0)
+    assert after.rpm is not None and after.tpm is not None
+    assert (after.rpm.tokens, after.tpm.tokens) == (2, 960)

@@ -53,7 +53,7 @@ def test_two_projects_that_always_have_work_drift_apart_no_further_than_the_boun
         ticket = dice.choice(sorted(running, key=lambda t: t.seq))
         tokens = min(left[ticket.id], dice.choice([1, 5, 40]))
         left[ticket.id] -= tokens
-        pool.brain.produced(ticket, tokens)
+        pool.brain.produced(ticket, tokens, pool.now)
         served[ticket.project] += 2 * tokens / share[ticket.project]
         if not left[ticket.id]:
             pool.finish(ticket.id)

@@ -50,7 +50,7 @@ def test_what_is_made_beyond_the_hold_is_charged_as_it_is_made_and_may_be_debt()
     ticket = asks(1, 1)
     assert floors.claim(ticket, 0.0)
     account = floors.accounts["p"]
-    account.made(ticket, 150)
+    account.made(ticket, 150, 0.0)
     assert account.output.minute.tokens == -50 * 100
     assert not floors.claim(asks(1, 1), 0.0)
     account.settle(ticket, Usage(input=1, output=150), 0)
@@ -259,3 +259,50 @@ def test_reserved_work_is_not_refused_for_the_length_of_the_line(state: str) -> 
         pool.finish("x")
     assert ticket.state.name == {"queued": "WAITING", "running": "RUNNING"}[state]
     assert not any(isinstance(effect, Pause) for effect in pool.log)
+
+
+def test_nobody_is_paused_for_who_the_headroom_holds_back() -> None:
+    """R10, R11: eight that can't be moved come, one may start; one flex stream gives way, not eight."""
+    pool = Pool(10, capacity=CAPACITY, headroom=9)
+    pool.do(pool.brain.set_floors({"p": Floor(3_000, 300)}, pool.now))
+    for number in range(10):
+        pool.running(f"f{number}", Tier.FLEX, project="q")
+    pool.said()
+    for number in range(8):
+        pool.offer(f"n{number}", Tier.PRIORITY, project="q", continuable=False)
+    assert len([word for word in pool.said() if word.startswith("pause")]) == 1
+
+
+def test_one_too_wide_for_the_headroom_runs_alone() -> None:
+    """R10, R49: it would wait in vain, and everybody of its project behind it."""
+    pool = Pool(8, capacity=CAPACITY, headroom=7)
+    pool.do(pool.brain.set_floors({"p": Floor(3_000, 300)}, pool.now))
+    pool.offer("wide", Tier.DEFAULT, width=4, continuable=False)
+    assert pool.said() == ["start wide on r0"]
+    pool.offer("next", Tier.DEFAULT, continuable=False)
+    assert pool.said() == []
+    pool.finish("wide")
+    assert pool.said() == ["start next on r0"]
+
+
+def test_a_night_without_a_request_is_no_burst() -> None:
+    """R10: office hours begin with the headroom of the day before."""
+    pool = Pool(16, 16, capacity=CAPACITY)
+    pool.do(pool.brain.set_floors({"p": Floor(7_500, 7_500)}, pool.now))
+    evenly = pool.brain.headroom.slots
+    for number in range(400):
+        pool.now += (0.2, 1.8, 0.6, 1.4)[number % 4] if number != 200 else 8 * 3_600.0
+        claimed(pool, f"r{number}", floor_input=100, floor_output=1)
+        pool.finish(f"r{number}")
+    assert pool.brain.headroom.slots <= evenly
+
+
+def test_a_replica_that_is_free_is_not_kept_for_who_waits_for_another() -> None:
+    """R12, R16, R52: it waits for the gate of the replica that holds its prompt; the other one serves who comes."""
+    pool = Pool(8, 8)
+    pool.offer("long", Tier.DEFAULT, prompt_tokens=2_500, holders={"r0": 1})
+    assert pool.said() == ["start long on r0"]
+    pool.offer("holder", Tier.DEFAULT, prompt_tokens=2_100, holders={"r0": 2_000})
+    assert pool.said() == []
+    pool.offer("small", Tier.DEFAULT, project="q")
+    assert pool.said() == ["start small on r1"]
