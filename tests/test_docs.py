@@ -221,7 +221,7 @@ def test_the_tiers_of_the_readme_are_the_defaults():
     prices = settings.multipliers(config.DEFAULT_MODEL)
     for cells in rows("README.md", "The tiers"):
         tier = Tier[cells[0].upper()]
-        assert (cells[2], cells[3]) == (
+        assert tier is Tier.RESERVED or (cells[2], cells[3]) == (
             f"× {prices[tier]:.2f}",
             f"{settings.policies()[tier].max_wait_s:.0f} s",
         )
@@ -271,6 +271,10 @@ def test_the_table_of_refusals_is_the_wires():
     flex = shown.pop("expired, flex")
     assert flex[0] == status
     assert f'"{flex[1]}"'.encode() in body
+    for code in ("budget_exceeded", "reservation_exhausted"):
+        name = next(name for name, row in shown.items() if row[1] == code)
+        status, body = openai_error(Refusal(Outcome.THROTTLED, "why", code=code), Tier.DEFAULT)
+        assert shown.pop(name)[0] == status and f'"{code}"'.encode() in body
     assert not shown
 
 

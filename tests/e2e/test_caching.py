@@ -118,4 +118,4 @@ async def test_r15_who_hangs_up_leaves_nothing_that_the_next_ones_would_wait_for
 
 
 def slot_folders():
-    return {path for path in (Path("/dev/shm")).glob(f"fareclass-slots-{os.getpid()}-*")}
+    return set(Path("/dev/shm").glob(f"fareclass-slots-{os.getpid()}-*"))

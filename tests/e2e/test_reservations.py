@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -294,3 +295,22 @@ async def test_r20_a_request_ends_when_its_holds_are_settled(gateway, upstream, 
     go_on.set()
     [row] = await gateway.recorded(1)
     assert row["outcome"] == "cancelled" and row["ended_us"] <= settled_us
+
+
+@pytest.mark.parametrize("broken", ["{}", "[]", "null", "123", "not json", '{"floors": {"p": [1]}, "quotas": {}}'])
+async def test_a_checkpoint_that_is_damaged_stops_no_start_and_gives_no_minute_away(upstream, start, broken):
+    """R20: it is left out, and the ledger's last minutes are charged instead."""
+    process = await start(sellable(upstream.url))
+    gateway = process.gateway()
+    await reserve(gateway)
+    for _ in range(2):
+        assert tiers(await gateway.ask(service_tier="reserved"))[1] == "reserved"
+    await gateway.recorded(2)
+    process.send(signal.SIGTERM)
+    await process.wait()
+    await gateway.close()
+    with sqlite3.connect(process.folder / "db" / "fareclass.db") as database:
+        assert database.execute("UPDATE checkpoints SET state = ?", (broken,)).rowcount
+    again = (await start()).gateway()
+    assert tiers(await again.ask(service_tier="reserved"))[1] == "default"
+    await again.close()

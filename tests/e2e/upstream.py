@@ -128,6 +128,12 @@ async def tell(turn: Turn) -> None:
         await turn.whole()
 
 
+async def tell_one(turn: Turn) -> None:
+    """One token, by the model's own choice."""
+    turn.body["max_tokens"] = 1
+    await tell(turn)
+
+
 def tell_in_two(tokens: int, go_on: asyncio.Event) -> Play:
     """A healthy engine that says so many tokens, and the rest once it may go on."""
 

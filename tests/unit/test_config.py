@@ -121,3 +121,11 @@ def test_the_master_key_lies_outside_the_databases_folder(write, tmp_path):
     )
     [problem] = problems(write(text), {"FARECLASS_STORE": f"sqlite:///{tmp_path}/x/../data/f.db"})
     assert problem.startswith("FARECLASS_STORE: store: database and master key must lie in different folders")
+
+
+@pytest.mark.parametrize("kind", ["local", "simulated"])
+def test_r31_projects_can_not_be_made_to_share_an_engine_that_keeps_them_apart_itself(write, kind):
+    file = write(f"models:\n  m:\n    engine: {{kind: {kind}}}\n    shared_cache: true\n")
+    says = "is for replicas only; this engine keeps projects apart by itself: remove it"
+    assert problems(file) == [f"fareclass.yaml:4: models.m.shared_cache: {says}"]
+    assert load(write(replica("tiers: null") + "    shared_cache: true\n"), {}).models["m"].shared_cache

@@ -394,11 +394,3 @@ def test_check_says_all_of_it_and_starts_nothing(write):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 14
     assert not done.stdout
-
-
-@pytest.mark.parametrize("kind", ["local", "simulated"])
-def test_r31_projects_can_not_be_made_to_share_an_engine_that_keeps_them_apart_itself(write, kind):
-    file = write(f"models:\n  m:\n    engine: {{kind: {kind}}}\n    shared_cache: true\n")
-    says = "is for replicas only; this engine keeps projects apart by itself: remove it"
-    assert problems(file) == [f"fareclass.yaml:4: models.m.shared_cache {says}"]
-    assert load(write(replica("").replace(", }", "}") + "    shared_cache: true\n"), {}).models["m"].shared_cache

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypedDict
 
+from msgspec import Meta
 from sqlalchemy import Connection
 
 from fareclass.core.snapshot import Snapshot
@@ -21,6 +22,22 @@ _REMEMBERED_US: Final = 600_000_000
 """How far the ledger is gone back where there is no checkpoint yet: a bucket of a minute has filled long before."""
 _ENTRIES: Final = 100_000
 """Ledger entries of a pool that are gone through at a start, the newest: those of the seconds since its checkpoint."""
+
+
+_Three = tuple[int | None, int | None, int | None]
+_Learned = Annotated[list[int], Meta(min_length=2)]
+
+
+class _KeptQuota(TypedDict):
+    limits: _Three
+    levels: _Three
+
+
+class _KeptPool(TypedDict):
+    """What `Brain.levels` makes."""
+
+    floors: dict[str, tuple[int, int, int, int]]
+    quotas: dict[str, _KeptQuota]
 
 
 class Remembered(NamedTuple):
@@ -48,7 +65,7 @@ class Levels:
 
     def fetch(self, connection: Connection) -> dict[str, Remembered]:
         """The last checkpoints, and what ended after each."""
-        kept, before = list_checkpoints(connection, _LEVELS), Checkpoint(now_us() - _REMEMBERED_US, None)
+        kept, before = list_checkpoints(connection, _LEVELS, _KeptPool), Checkpoint(now_us() - _REMEMBERED_US, None)
         found = {}
         for model in self._dispatchers:
             last = kept.get(model, before)
@@ -94,7 +111,7 @@ class Estimates:
 
     def fetch(self, connection: Connection) -> dict[tuple[str, str], list[int]]:
         """What was kept."""
-        return {_flow(name): kept.state for name, kept in list_checkpoints(connection, _ESTIMATES).items()}
+        return {_flow(name): kept.state for name, kept in list_checkpoints(connection, _ESTIMATES, _Learned).items()}
 
     def load(self, state: dict[tuple[str, str], list[int]]) -> None:
         """Go on from there."""

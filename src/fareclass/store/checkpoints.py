@@ -1,12 +1,16 @@
 """Checkpoints in SQL: what the gateway knows in memory and goes on from after a restart."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from fareclass.store.tables import checkpoints
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
@@ -16,10 +20,17 @@ class Checkpoint(NamedTuple):
     state: Any
 
 
-def list_checkpoints(connection: Connection, prefix: str) -> dict[str, Checkpoint]:
-    """Those whose name begins so, by the rest of their name."""
-    query = sa.select(checkpoints).where(checkpoints.c.name.startswith(prefix, autoescape=True))
-    return {row.name.removeprefix(prefix): Checkpoint(row.at_us, row.state) for row in connection.execute(query)}
+def list_checkpoints(connection: Connection, prefix: str, kind: Any) -> dict[str, Checkpoint]:
+    """Those whose name begins so, by the rest of their name. What is not of this kind is told, and as if it were not there."""
+    text = sa.cast(checkpoints.c.state, sa.Text).label("text")
+    query = sa.select(checkpoints.c.name, checkpoints.c.at_us, text)
+    found = {}
+    for name, at_us, state in connection.execute(query.where(checkpoints.c.name.startswith(prefix, autoescape=True))):
+        try:
+            found[name.removeprefix(prefix)] = Checkpoint(at_us, msgspec.json.decode(state or "", type=kind))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            _log.error("a checkpoint can't be read and is left out", extra={"checkpoint": name, "cause": str(error)})
+    return found
 
 
 def put_checkpoints(connection: Connection, prefix: str, states: Mapping[str, Any], at_us: int) -> None:
