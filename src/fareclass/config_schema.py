@@ -254,8 +254,8 @@ class Model(Struct, frozen=True, kw_only=True):
     `capacity` is what the pool does of each kind alone; without it nothing can be reserved (R19). `headroom` are
     slots kept free of work that can't be moved while reservations are active, instead of the derived number (R10).
     `context_tokens` is what prompt and answer may hold together, `implicit_cache` bills reuse of a project's own
-    prompts as cache reads where nobody set a cache point (R30), `shared_cache` lets projects share the cache of an
-    engine that can't keep them apart (R31).
+    prompts as cache reads where nobody set a cache point (R30), `shared_cache` lets projects share the caches
+    of its replicas (R31).
     """
 
     engine: LocalEngine | SimulatedEngine | None = None

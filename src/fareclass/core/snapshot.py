@@ -156,7 +156,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     `capacity` None: not known, so nothing can be reserved (R19). `headroom` None: derived (R10). `context_tokens`
     None: not known. A prompt's cache point below `cache_min_tokens` does nothing (R28); `implicit_cache` bills reuse
-    that nobody asked for as cache reads too (R30); `shared_cache` lets projects share what an engine can't keep apart (R31).
+    that nobody asked for as cache reads too (R30); `shared_cache` lets projects share engines' caches (R31).
     """
 
     name: str
