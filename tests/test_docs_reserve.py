@@ -45,7 +45,7 @@ def test_the_examples_of_reservations_run(
     monkeypatch.setenv("FARECLASS_MASTER_KEY_FILE", "one/keys/master.key")
     typed = Typed(monkeypatch, capsys)
     said = [typed(words) for _, words in commands(RESERVE)]
-    assert [code for code, _ in said] == [0] * 7
+    assert [code for code, _ in said] == [0] * 8
     text = RESERVE.read_text()
     table = re.search(r"^WHAT.*?(?=\n```)", text, re.MULTILINE | re.DOTALL)
     assert table is not None

@@ -116,7 +116,8 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     control = await asyncio.to_thread(Control, store, master, models, tariffs)
     project_key = await asyncio.to_thread(control.first_key, settings.__name__)
     dispatchers = await _pools(config, models, step, stack)
-    fleet = Fleet(dispatchers)
+    standing = Standing(lambda: control.snapshot, dispatchers)
+    fleet = Fleet(dispatchers, standing)
     telemetry = Telemetry(
         {name: model.burndown.output for name, model in models.items()},
         fleet.states,
@@ -128,7 +129,6 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     keeper = Keeper(store, [Levels(lambda: control.snapshot, dispatchers), Estimates(estimator), caches])
     stack.push_async_callback(keeper.close)
     await keeper.open()
-    standing = Standing(lambda: control.snapshot, dispatchers)
     following = asyncio.create_task(standing.run())
     stack.callback(following.cancel)
     budgets = Budgets(since_us)

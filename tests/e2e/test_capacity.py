@@ -11,8 +11,9 @@ from fareclass.config import load
 from tests.e2e.gateway import behind, local, write_settings
 
 
-def capacity(model: str, file: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "fareclass", "bench", "capacity", model, "--config", str(file)]
+def capacity(model: str, file: Path | None = None) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "fareclass", "bench", "capacity", model]
+    words += ["--config", str(file)] if file else []
     environ = {"FARECLASS_ADMIN_KEY": "the-operator-chose-this-key", "PATH": ""}
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environ)
 
@@ -37,5 +38,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
     unknown, down = capacity("nix", file), capacity("m", file)
     assert (unknown.returncode, down.returncode) == (2, 2)
     assert unknown.stderr == "no model 'nix' in the configuration; there are: m\n"
+    built_in = capacity("m")
+    assert "--config names a file" in built_in.stderr and "smollm2-135m" in built_in.stderr
     assert "http://127.0.0.1:9" in down.stderr and "Cannot connect" in down.stderr
     assert "Traceback" not in down.stderr

@@ -109,6 +109,18 @@ def gateway_listens(process) -> bool:
         return probe.connect_ex(("127.0.0.1", httpx.URL(process.url).port)) == 0
 
 
+async def test_an_answer_leaves_in_one_piece_and_one_without_a_body_leaves_too(upstream, launch):
+    """A caller is woken once; nothing stays behind where nothing follows the head."""
+    gateway = await launch(behind(upstream.url))
+    with socket.create_connection((gateway.http.base_url.host, gateway.http.base_url.port)) as caller:
+        caller.settimeout(10)
+        for method, length in (("GET", b"15"), ("HEAD", b"15"), ("GET", b"15")):
+            await asyncio.to_thread(caller.sendall, f"{method} /healthz HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head, _, body = (await asyncio.to_thread(caller.recv, 65_536)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ") and b"content-length: " + length in head
+            assert body == (b'{"status":"ok"}' if method == "GET" else b"")
+
+
 async def test_a_head_that_never_ends_fills_no_memory(upstream, launch):
     """R14: nobody has shown a key yet, so 64 KiB of headers are the end."""
     gateway = await launch(behind(upstream.url))

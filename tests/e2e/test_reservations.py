@@ -79,6 +79,21 @@ async def test_r21_a_reservation_without_overflow_rejects_and_says_when_to_come_
     assert row["output"] == 4, "demand that is counted, at no cost (R35)"
 
 
+async def test_r18_a_change_is_in_force_when_it_is_answered(gateway):
+    async def floors():
+        (pool,) = (await gateway.admin.get("/pools")).json()["data"]
+        return [(floor["input_tpm"], floor["output_tpm"]) for floor in pool["floors"]]
+
+    for output_tpm in range(8, 11):
+        one = await reserve(gateway, output_tpm=output_tpm)
+        assert await floors() == [(1_000, output_tpm)]
+        at = f"/reservations/{one['id']}"
+        assert (await gateway.admin.patch(at, json={"output_tpm": 100})).status_code == 200
+        assert await floors() == [(1_000, 100)]
+        assert (await gateway.admin.delete(at)).status_code == 200
+        assert await floors() == []
+
+
 async def test_r4_openai_calls_it_scale_unless_the_caller_did_not(gateway):
     await reserve(gateway)
     answer = await gateway.ask(service_tier="scale")
@@ -127,8 +142,15 @@ async def test_r3_outside_its_hours_and_for_a_day_after_its_end_it_counts_as_use
 
 
 async def test_r3_several_add_up(gateway):
-    await reserve(gateway)
-    await reserve(gateway)
+    """From their start on; one that comes to another fills the floor's minute bit by bit."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    ids = [(await reserve(gateway, starts_at=soon.isoformat()))["id"] for _ in range(2)]
+
+    async def active():
+        return [(await gateway.admin.get(f"/reservations/{one}")).json()["in_force"] for one in ids] == [True, True]
+
+    assert not await active()
+    await eventually(active)
     served = [(await gateway.ask(service_tier="reserved")).headers["x-fareclass-served-tier"] for _ in range(5)]
     assert served == ["reserved"] * 4 + ["default"]
 

@@ -28,6 +28,7 @@ class OnePool:
     """One replica of the first model, whose slots and tiers can be changed."""
 
     def __init__(self) -> None:
+        self.followed = 0
         self.replica: dict[str, Any] = {
             "id": "r1", "up": True, "slots": 8, "tiers": None, "drain": False, "running": {"flex": 2}
         }  # fmt: skip
@@ -35,7 +36,10 @@ class OnePool:
     def describe(self, model: str | None) -> list[dict[str, Any]]:
         if model not in {None, MODELS[0]}:
             raise LookupError(model)
-        return [{"model": MODELS[0], "replicas": [self.replica], "queued": {"flex": 3}}]
+        return [{"model": MODELS[0], "replicas": [self.replica], "queued": {"flex": 3}, "kept_share": 0.5}]
+
+    def follow(self) -> None:
+        self.followed += 1
 
     async def change(
         self, model: str, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None

@@ -1,15 +1,22 @@
-"""A data plane on a real uvicorn."""
+"""A data plane and a control plane on a real uvicorn, and the commands that speak to it."""
 
-from collections.abc import AsyncIterator
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import typer
 import uvicorn
 
+from fareclass.cli import admin, budget, check, engine, local, reservation, usage, workload
 from fareclass.core.snapshot import Key, Model, Project, Snapshot
 from fareclass.core.tiers import Tier
+from fareclass.store.database import Store
 from fareclass.wire.asgi import DataPlane
+from tests.wire.admin_plane import make_app, make_control
 from tests.wire.plane import SECRET, FakeWalk, Running
 
 LIVE = frozenset({Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX})
@@ -46,3 +53,27 @@ async def http(plane: Running) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {SECRET}"}
     async with httpx.AsyncClient(base_url=plane.url, headers=headers, timeout=10, verify=False) as client:
         yield client
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A control plane on a real socket."""
+    store = Store(f"sqlite:///{tmp_path / 'db' / 'fareclass.db'}")
+    store.upgrade()
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(make_app(make_control(store, tmp_path)), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    store.close()
+
+
+@pytest.fixture
+def program() -> typer.Typer:
+    made = typer.Typer()
+    for module in (admin, budget, reservation, usage, workload, local, check, engine):
+        module.register(made)
+    return made

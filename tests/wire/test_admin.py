@@ -299,7 +299,7 @@ async def test_a_replica_is_changed_and_audited(admin: httpx.AsyncClient) -> Non
     changed = {"slots": 4, "tiers": ["reserved"], "drain": True}
     assert answer.json() == {"id": "r1", "up": True, "running": {"flex": 2}} | changed
     pools = (await admin.get("/pools")).json()["data"]
-    assert pools == [{"model": "smollm2", "replicas": [answer.json()], "queued": {"flex": 3}}]
+    assert pools == [{"model": "smollm2", "replicas": [answer.json()], "queued": {"flex": 3}, "kept_share": 0.5}]
     assert (await admin.patch("/pools/smollm2/replicas/r1", json={"slots": 65})).status_code == 400
     refusal, change, done = (await admin.get("/audit")).json()["data"]
     assert (refusal["action"], change["after"]["slots"]) == ("replica.change_refused", 65)

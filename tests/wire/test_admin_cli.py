@@ -3,7 +3,6 @@
 import inspect
 import json
 import shlex
-import socket
 import ssl
 import subprocess
 import sys
@@ -15,43 +14,15 @@ from pathlib import Path
 
 import pytest
 import typer
-import uvicorn
 from typer.testing import CliRunner
 
-from fareclass.cli import admin, budget, check, engine, local, reservation, usage, workload
 from fareclass.core.tiers import TIERS
-from fareclass.store.database import Store
 from tests.e2e import gateway
-from tests.wire.admin_plane import ADMIN_KEY, make_app, make_control
+from tests.wire.admin_plane import ADMIN_KEY
 
 DATA = Path(__file__).parents[1] / "data"
 NARROW = {"COLUMNS": "80"}
 WIDE = {"COLUMNS": "220"}
-NO_TERMINAL = {"COLUMNS": None}
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A control plane on a real socket."""
-    store = Store(f"sqlite:///{tmp_path / 'db' / 'fareclass.db'}")
-    store.upgrade()
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(make_control(store, tmp_path)), log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    store.close()
-
-
-@pytest.fixture
-def program() -> typer.Typer:
-    made = typer.Typer()
-    for module in (admin, budget, reservation, usage, workload, local, check, engine):
-        module.register(made)
-    return made
 
 
 def run(program: typer.Typer, url: str, *words: str, ok: bool = True, env: Mapping[str, str | None] = NARROW) -> str:
@@ -102,7 +73,7 @@ def test_a_tenant_from_nothing(program: typer.Typer, url: str) -> None:
         "-",
         "0",
     ]
-    assert cells(run(program, url, "price", "show").splitlines()[1])[2:] == ["0.6", "2.4", "0.06", "2", "1", "0.5"]
+    assert cells(run(program, url, "price", "show").splitlines()[2])[2:] == ["0.6", "2.4", "0.06", "2", "1", "0.5"]
     run(program, url, "key", "revoke", "ci")
     assert json.loads(run(program, url, "key", "list", "--json"))[0]["revoked_at"]
     assert run(program, url, "usage").strip() == "none"
@@ -118,6 +89,8 @@ def test_r26_a_budget_from_the_command_line(program: typer.Typer, url: str) -> N
     rows = run(program, url, "budget", "show", "--project", "a", env=WIDE).splitlines()
     assert [cells(row)[:3] for row in rows[1:]] == [["a", "all", "12.5"], ["a", "ci", "1"]]
     assert "--usd: must be an amount" in refusal(program, url, "budget", "set", "a", "--usd", "-1")
+    per_week = refusal(program, url, "budget", "set", "a", "--usd", "1", "--per", "week")
+    assert per_week == "--per: must be one of day, month"
     assert "no key 'x'" in refusal(program, url, "budget", "clear", "a", "--key", "x")
     run(program, url, "budget", "clear", "a", "--key", "ci")
     assert json.loads(run(program, url, "budget", "show", "--json"))[0]["key_name"] is None
@@ -143,11 +116,11 @@ def test_what_was_set_can_be_taken_back(program: typer.Typer, url: str) -> None:
     run(program, url, "project", "create", "a")
     run(program, url, "key", "create", "a", "k", "--allow", "flex", "--tag", "x=y", "--tag", "z=")
     changed = shown(run(program, url, "key", "update", "k", "--tier", "flex"))
-    assert (changed["allowed"], changed["tags"]) == ("flex", "x=y,z=-")
+    assert (changed["allowed"], changed["tags"]) == ("flex", "x=y, z=-")
     changed = shown(run(program, url, "key", "update", "k", "--allow", "all", "--tag", "none"))
     assert (changed["allowed"], changed["tags"]) == ("all", "-")
     changed = shown(run(program, url, "pool", "set", "smollm2", "r1", "--tier", "reserved", "--tier", "priority"))
-    assert changed["tiers"] == "reserved,priority"
+    assert changed["tiers"] == "reserved, priority"
     changed = json.loads(run(program, url, "pool", "set", "smollm2", "r1", "--tier", "all", "--json"))
     assert changed["tiers"] == [tier.word for tier in TIERS]
 
@@ -163,35 +136,15 @@ def test_a_pool_shows_whether_it_is_up_and_what_runs(program: typer.Typer, url: 
 # How it is shown
 
 
-def test_a_table_fits_the_terminal_and_breaks_nothing(program: typer.Typer, url: str) -> None:
-    """What finds no room is left out whole and named; a wider terminal, a file and --json have it."""
-    run(program, url, "project", "create", "a-team-with-a-rather-long-name")
-    for name in ("nightly", "a-key-with-a-name-that-is-long-too"):
-        run(program, url, "key", "create", "a-team-with-a-rather-long-name", name, "--tag", "product=indexing")
-    keys = json.loads(run(program, url, "key", "list", "--json"))
-    narrow = run(program, url, "key", "list").splitlines()
-    assert all(len(line) <= 80 for line in narrow)
-    headings = cells(narrow[0])
-    assert headings == ["NAME", "PROJECT", "TIER"]
-    assert [cells(line) for line in narrow[1:3]] == [[key["name"], key["project_name"], "default"] for key in keys]
-    assert narrow[3].startswith("No room for REVOKED, ALLOWED, TAGS, WORKLOAD, ESCALATION, CREATED, ID: --json")
-    for env in (WIDE, NO_TERMINAL):
-        lines = run(program, url, "key", "list", env=env).splitlines()
-        assert [cells(line)[-1] for line in lines] == ["ID", *(key["id"] for key in keys)]
-
-
 def test_r40_r41_a_workload_and_a_rule_as_typed(program: typer.Typer, url: str) -> None:
     run(program, url, "project", "create", "a")
-    rule = "to=priority,for_s=60,after_throttles=2,usd_per_day=5.50"
+    rule = "to=priority, for_s=60,after_throttles=2,usd_per_day=5.50"
     run(program, url, "workload", "set", "chat", "--shape", "steady", "--tier", "flex", "--escalate", rule)
     made = shown(run(program, url, "key", "create", "a", "ci", "--workload", "chat"))
     assert (made["tier"], made["workload"], made["escalation"]) == ("(chat)", "chat", "-")
     own = shown(run(program, url, "key", "update", "ci", "--escalate", rule, "--workload", "none"))
     assert (own["tier"], own["workload"]) == ("default", "-")
-    assert (
-        own["escalation"].startswith("to=priority,for_s=60,after_throttles=2,")
-        and "usd_per_day=5.5" in own["escalation"]
-    )
+    assert own["escalation"] == "to=priority, for_s=60, after_throttles=2, window_s=300, usd_per_day=5.5"
     assert shown(run(program, url, "key", "update", "ci", "--escalate", "none"))["escalation"] == "-"
     said = refusal(program, url, "key", "update", "ci", "--escalate", "to=priority,for_s=soon,after_throttles=2")
     assert said == "--escalate for_s: must be a whole number"
@@ -199,25 +152,6 @@ def test_r40_r41_a_workload_and_a_rule_as_typed(program: typer.Typer, url: str) 
     assert "NAME=VALUE" in refusal(program, url, "key", "update", "ci", "--escalate", "priority")
     run(program, url, "workload", "delete", "chat")
     assert run(program, url, "workload", "list").strip() == "none"
-
-
-def test_one_object_is_aligned(program: typer.Typer, url: str) -> None:
-    run(program, url, "price", "set", "smollm2", "--input", "0.6", "--output", "2.4")
-    lines = run(program, url, "price", "show", "smollm2", env=WIDE).splitlines()
-    assert cells(lines[0])[-2:] == ["RESERVED-IN", "RESERVED-OUT"]
-    one = run(program, url, "price", "set", "smollm2", "--input", "1", "--output", "2").splitlines()
-    assert len({len(line) - len(line.split(None, 1)[1]) for line in one}) == 1
-
-
-def test_usage_shows_a_refused_request(program: typer.Typer) -> None:
-    """R36, R5: what it did not say is `-`, one outcome is one word, tiers that differ are both there."""
-    row = {"requested_tier": "default", "served_tier": "flex", "requests": 3, "outcomes": {"invalid": 3}, "model": ""}
-    row |= {"input": 0, "cache_write_5m": 0, "cache_write_1h": 0, "cache_read": 0, "output": 0, "cost": "0"}
-    row |= {"start": "2026-11-01T00:00:00Z"}
-    with answering(json.dumps({"data": [row], "next": None}).encode()) as url:
-        lines = run(program, url, "usage", "--by", "model,outcome", "--step", "86400").splitlines()
-    assert cells(lines[0]) == ["FROM", "MODEL", "OUTCOME", "TIER", "REQUESTS", "USD", "INPUT", "OUTPUT"]
-    assert cells(lines[1]) == ["2026-11-01", "-", "invalid", "default>flex", "3", "0", "0", "0"]
 
 
 # What is refused
@@ -239,6 +173,21 @@ def test_a_refusal_names_the_option(program: typer.Typer, url: str) -> None:
     assert "must be NAME=VALUE" in refusal(program, url, "usage", "--tag", "x")
     assert "such as 2026-11-01" in refusal(program, url, "usage", "--from", "yesterday")
     assert refusal(program, url, "key", "create", "nobody", "ci") == "no project 'nobody'"
+    share = refusal(program, url, "quota", "set", "a", "smollm2", "--priority-share", "0.5")
+    assert share == "--priority-share: needs a --tpm, of which it is a share: set that too"
+    rule = (
+        "--allow",
+        "flex",
+        "--allow",
+        "default",
+        "--tier",
+        "flex",
+        "--escalate",
+        "to=priority,for_s=1,after_throttles=1",
+    )
+    assert "allowed_tiers" not in refusal(program, url, "key", "create", "a", "k", *rule)
+    run(program, url, "workload", "set", "starts_at", "--shape", "steady", "--tier", "flex")
+    assert "workload 'ends_at'" in refusal(program, url, "key", "create", "a", "k", "--workload", "ends_at")
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "cl\u00e9", "\u043a\u043b\u044e\u0447", "sekrit fraze"])
@@ -349,7 +298,8 @@ def commands(program: typer.Typer) -> Iterator[tuple[list[str], str]]:
 def test_every_command_teaches_by_an_example(program: typer.Typer) -> None:
     for words, example in commands(program):
         assert example.startswith(" ".join(words)), words
-        assert f"Example: fareclass {example}" in run(program, "", *words, "--help"), "whole on one line of 80"
+        text = run(program, "", *words, "--help")
+        assert all(line.strip() in text for line in f"Example: fareclass {example}".splitlines()), "as it is typed"
 
 
 def test_every_example_works(program: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +325,7 @@ def try_out(program: typer.Typer, url: str, words: list[str], example: str) -> b
     if "rsv_0123" in example:
         made = json.loads(run(program, url, "reservation", "list", "--json", env=ours))
         example = example.replace("rsv_0123", made[0]["id"])
-    return bool(run(program, url, *shlex.split(example), env=ours))
+    return bool(run(program, url, *shlex.split(example.replace("\\\n", " ")), env=ours))
 
 
 def test_a_client_does_not_load_the_server() -> None:

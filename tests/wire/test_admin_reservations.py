@@ -75,9 +75,20 @@ async def test_r18_a_season_with_office_hours(admin: httpx.AsyncClient, control:
     assert [(one.days, one.from_minute, one.to_minute) for one in floor.hours.weekly] == [((0, 1, 2, 3, 4), 540, 1020)]
 
 
-async def test_r18_a_start_that_is_over_is_now(admin: httpx.AsyncClient) -> None:
-    one = await made(admin, "/reservations", asked(starts_at="2020-01-01T00:00:00Z"))
-    assert one["starts_at"] == one["created"]
+async def test_r18_a_start_that_is_over_is_refused(admin: httpx.AsyncClient) -> None:
+    """A wrong year shall not begin at once. The start of one that has begun stays, and may be said again."""
+    for over in ("2020-01-01T00:00:00Z", "1970-01-01T00:00:00Z", in_days(-2 / 24 / 60)):
+        refused(await admin.post("/reservations", json=asked(starts_at=over)), 400, "invalid", "starts_at")
+    one = await made(admin, "/reservations", asked(starts_at=in_days(-0.5 / 24 / 60)))
+    assert one["starts_at"] == one["created"], "a request that took its time"
+    at = f"/reservations/{one['id']}"
+    same = await admin.patch(at, json={"starts_at": one["starts_at"], "overflow": "flex"})
+    assert (same.json()["starts_at"], same.json()["overflow"]) == (one["starts_at"], "flex")
+    message = refused(await admin.patch(at, json={"starts_at": "2020-01-01T00:00:00Z"}), 400, "invalid", "starts_at")
+    assert "has begun already" in message
+    later = await made(admin, "/reservations", asked(starts_at=in_days(3)))
+    moved = await admin.patch(f"/reservations/{later['id']}", json={"starts_at": "2020-01-01T00:00:00Z"})
+    refused(moved, 400, "invalid", "starts_at")
 
 
 async def test_r19_what_does_not_fit_is_refused_with_what_would(admin: httpx.AsyncClient) -> None:
@@ -88,6 +99,9 @@ async def test_r19_what_does_not_fit_is_refused_with_what_would(admin: httpx.Asy
     assert f"{offer['input_tpm']} input and {offer['output_tpm']} output tokens" in message
     assert offer["input_tpm"] // 40 == offer["output_tpm"] > 0
     await made(admin, "/reservations", asked(**offer))
+    none = await admin.post("/reservations", json=asked(input_tpm=80_000, output_tpm=2_000))
+    assert "nothing in the proportion" in refused(none, 409, "insufficient_capacity", None)
+    assert none.json()["error"]["available"] == {"input_tpm": 0, "output_tpm": 0}, "one side alone is of no use"
     again = await admin.post("/reservations", json=asked(input_tpm=0, output_tpm=100))
     refused(again, 409, "insufficient_capacity", None)
     left = (ALONE["input_tpm"] - offer["input_tpm"] - offer["output_tpm"] * 10) // 10
@@ -166,6 +180,62 @@ async def test_r18_the_fee_is_that_of_the_making(admin: httpx.AsyncClient) -> No
     assert (await admin.patch(at, json={"output_tpm": 1_000})).json()["hourly_usd"] == "0.168"
 
 
+class Clock:
+    """The time of day, for commands on reservations."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def __call__(self) -> int:
+        return int(self.at.timestamp() * 1e6)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """From a Monday on."""
+    made = Clock(datetime(2027, 1, 4, tzinfo=UTC))
+    monkeypatch.setattr("fareclass.flow.reserving.now_us", made)
+    return made
+
+
+async def test_r18_the_fee_accrues_for_each_whole_minute(admin: httpx.AsyncClient, clock: Clock) -> None:
+    """R34: exactly, each at the fee that stands when it is full, until the end."""
+    one = await made(admin, "/reservations", asked(output_tpm=1, ends_at="2027-01-04T03:00:00Z"))
+    at, pico = f"/reservations/{one['id']}", Decimal("0.0000014")
+    assert one["accrued_usd"] == "0"
+
+    async def accrued(**fields: Any) -> Decimal:
+        answer = await (admin.patch(at, json=fields) if fields else admin.get(at))
+        return Decimal(answer.json()["accrued_usd"])
+
+    clock.at += timedelta(minutes=90, seconds=30)
+    assert await accrued() == 90 * pico
+    assert await accrued(output_tpm=3) == 90 * pico
+    clock.at += timedelta(seconds=29)
+    assert await accrued() == 90 * pico
+    clock.at += timedelta(seconds=1)
+    assert await accrued() == 93 * pico
+    clock.at -= timedelta(minutes=5)
+    assert await accrued(overflow="flex") == 90 * pico, "a clock that was set back takes nothing away"
+    clock.at += timedelta(days=1)
+    over = (await admin.get(at)).json()
+    assert (over["status"], over["in_force"]) == ("ended", False)
+    assert Decimal(over["accrued_usd"]) == 90 * pico + 90 * 3 * pico
+
+
+async def test_r18_the_fee_counts_weekly_hours_only(admin: httpx.AsyncClient, clock: Clock) -> None:
+    one = await made(admin, "/reservations", asked(hours=OFFICE))
+    at = f"/reservations/{one['id']}"
+    assert (one["hourly_usd"], one["status"], one["in_force"]) == ("0.084", "active", False)
+    clock.at += timedelta(days=28, hours=12)
+    assert (await admin.get(at)).json()["in_force"]
+    assert (await admin.patch(at, json={"hours": None})).json()["accrued_usd"] == "13.776", "20 days, and 4 hours"
+    clock.at += timedelta(hours=24)
+    assert (await admin.delete(at)).json()["accrued_usd"] == "15.792"
+    clock.at += timedelta(hours=24)
+    assert (await admin.get("/reservations")).json()["data"][0]["accrued_usd"] == "15.792"
+
+
 async def test_r18_cancelled_it_frees_the_pool_and_is_exhausted_for_a_day(
     admin: httpx.AsyncClient, control: Control
 ) -> None:
@@ -240,6 +310,11 @@ async def test_a_model_has_so_many_reservations_at_most(admin: httpx.AsyncClient
         ({"hours": {**OFFICE, "tz": "Europe/Wien"}}, "hours.tz"),
         ({"hours": {**OFFICE, "tz": "../../etc/passwd"}}, "hours.tz"),
         ({"hours": {**OFFICE, "tz": "Europe"}}, "hours.tz"),
+        ({"hours": {**OFFICE, "tz": "localtime"}}, "hours.tz"),
+        ({"hours": {**OFFICE, "tz": "posixrules"}}, "hours.tz"),
+        ({"hours": {**OFFICE, "tz": "Factory"}}, "hours.tz"),
+        ({"hours": {**OFFICE, "tz": "right/UTC"}}, "hours.tz"),
+        ({"hours": {**OFFICE, "tz": "posix/Europe/Vienna"}}, "hours.tz"),
         ({"hours": {"tz": "UTC", "weekly": [{"days": ["monday"], "from": "09:00", "to": "17:00"}]}}, "hours.weekly[0].days"),
         ({"hours": {"tz": "UTC", "weekly": [{"days": [], "from": "09:00", "to": "17:00"}]}}, "hours.weekly[0].days"),
         ({"hours": {"tz": "UTC", "weekly": [{"days": ["mon"], "from": "9:00", "to": "17:00"}]}}, "hours.weekly[0].from"),

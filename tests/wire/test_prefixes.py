@@ -33,6 +33,11 @@ def test_r28_points_stand_behind_tools_messages_and_parts_in_the_prompts_order()
     assert taken(fields) == [3600, 0, 300, 300, 300, 0]
 
 
+def test_r28_a_tools_function_may_carry_its_point():
+    tools = [{"type": "function", "function": {"name": "f", **HOUR}}, {"type": "function", "function": {"name": "g"}}]
+    assert taken({"messages": [{"role": "user", "content": "hi"}], "tools": tools}) == [3600, 0, 0]
+
+
 def test_r28_openais_thirty_minutes_are_kept_for_an_hour():
     point = {"prompt_cache_breakpoint": {"mode": "explicit", "ttl": "30m"}}
     assert taken({"messages": [{"role": "user", "content": [text(**point)]}]}) == [3600]

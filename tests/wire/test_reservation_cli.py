@@ -5,30 +5,20 @@ import json
 import pytest
 import typer
 
-from fareclass.cli import reservation
-from tests.wire.test_admin_cli import cells, refusal, run, shown, url  # noqa: F401 - `url` is a fixture
+from tests.wire.test_admin_cli import cells, refusal, run, shown
 
 MODEL = "smollm2"
 
 
 @pytest.fixture
-def program() -> typer.Typer:
-    from fareclass.cli import admin
-
-    made = typer.Typer()
-    for module in (admin, reservation):
-        module.register(made)
-    return made
-
-
-@pytest.fixture
-def acme(program: typer.Typer, url: str) -> str:  # noqa: F811
+def acme(program: typer.Typer, url: str) -> str:
     run(program, url, "project", "create", "acme")
     return url
 
 
-def made(program: typer.Typer, acme: str, *words: str) -> str:
-    return shown(run(program, acme, "reservation", "create", "acme", MODEL, *words))["id"]
+def made(program: typer.Typer, acme: str, *words: str, input_tpm: int = 0, output_tpm: int = 0) -> str:
+    sides = ("--input-tpm", str(input_tpm), "--output-tpm", str(output_tpm))
+    return shown(run(program, acme, "reservation", "create", "acme", MODEL, *sides, *words))["id"]
 
 
 def test_r18_a_reservation_from_the_making_to_the_end(program: typer.Typer, acme: str) -> None:
@@ -54,21 +44,47 @@ def test_r18_a_reservation_from_the_making_to_the_end(program: typer.Typer, acme
 
 
 def test_the_table_fits_80_columns(program: typer.Typer, acme: str) -> None:
-    one = made(program, acme, "--input-tpm", "12000")
+    hours = "mon-fri 09:00-17:00, sat sun 10:00-14:00 Europe/Vienna"
+    until = ("--until", "2029-12-24T18:00:00+01:00")
+    one = made(program, acme, *until, "--hours", hours, input_tpm=12_000, output_tpm=50)
     table = run(program, acme, "reservation", "list", "--project", "acme", "--model", MODEL).splitlines()
-    assert cells(table[0]) == ["PROJECT", "STATUS", "INPUT-TPM", "OUTPUT-TPM", "ID", "MODEL"]
-    assert cells(table[1]) == ["acme", "active", "12000", "0", one, MODEL]
+    assert [cells(line) for line in table[:3]] == [
+        ["PROJECT", "MODEL", "STATUS", "INPUT-TPM", "OUTPUT-TPM", "OVERFLOW", "USD/H"],
+        ["FROM", "UNTIL", "ID"],
+        ["HOURS"],
+    ]
+    assert cells(table[3]) == ["acme", MODEL, "active", "12000", "50", "default", "0"]
+    assert [cells(table[4])[1:], cells(table[5])] == [["2029-12-24 17:00", one], [hours]]
     assert max(map(len, table)) <= 80
 
 
+def test_r18_one_is_shown_whole(program: typer.Typer, acme: str) -> None:
+    """R23: with its fee until now, and what of its floor stands now: half of it, as many replicas as are up."""
+    one = made(program, acme, input_tpm=1_000, output_tpm=51)
+    all_of_it = shown(run(program, acme, "reservation", "show", one))
+    assert {"id", "hours", "usd/h", "status", "overflow", "from", "until", "created", "cancelled"} <= all_of_it.keys()
+    assert all_of_it["accrued-usd"] == "0"
+    assert all_of_it["floor-now"] == "500 input and 25 output tokens a minute"
+    assert json.loads(run(program, acme, "reservation", "show", one, "--json"))["accrued_usd"] == "0"
+    later = made(program, acme, "--from", "2029-01-01", output_tpm=50)
+    assert shown(run(program, acme, "reservation", "show", later))["floor-now"] == "none"
+    assert refusal(program, acme, "reservation", "show", "rsv_none") == "no reservation 'rsv_none'"
+
+
+def test_r20_both_sides_must_be_said(program: typer.Typer, acme: str) -> None:
+    """A request needs room on both, so that one side alone is worth nothing to most."""
+    said = refusal(program, acme, "reservation", "create", "acme", MODEL, "--input-tpm", "1000")
+    assert "Missing option '--output-tpm'" in said
+
+
 def test_r19_the_largest_that_fits_is_said(program: typer.Typer, acme: str) -> None:
-    said = refusal(program, acme, "reservation", "create", "acme", MODEL, "--output-tpm", "8000")
+    said = refusal(program, acme, "reservation", "create", "acme", MODEL, "--input-tpm", "0", "--output-tpm", "8000")
     assert "the largest that fits all the time, in the proportion asked for, is 0 input and 2924 output" in said
 
 
 def test_r19_capacity_as_a_table(program: typer.Typer, acme: str) -> None:
-    made(program, acme, "--output-tpm", "1000")
-    made(program, acme, "--output-tpm", "500", "--from", "2029-01-01")
+    made(program, acme, output_tpm=1_000)
+    made(program, acme, "--from", "2029-01-01", output_tpm=500)
     table = [cells(line) for line in run(program, acme, "reservation", "capacity", MODEL).splitlines()]
     assert table[0] == ["WHAT", "INPUT-TPM", "OUTPUT-TPM", "AT"]
     assert [row[:3] for row in table[1:]] == [
@@ -88,13 +104,17 @@ def test_r19_capacity_as_a_table(program: typer.Typer, acme: str) -> None:
         (("--hours", "mon-fri UTC"), "'--hours': must be days, times and a time zone"),
         (("--hours", "fri-mon 09:00-17:00 UTC"), "'--hours': must be days, times and a time zone"),
         (("--hours", ""), "'--hours': must be days, times and a time zone"),
-        (("--hours", "mon 22:00-06:00 UTC", "--input-tpm", "1"), "--hours weekly[0].to: 06:00 is not later than 22:00"),
-        (("--hours", "mon 09:00-17:00", "--input-tpm", "1"), "must be days"),
-        (("--hours", "mon 09:00-17:00 Europe/Wien", "--input-tpm", "1"), "--hours tz: must be a time zone"),
+        (("--hours", "mon 22:00-06:00 UTC"), "--hours: 06:00 is not later than 22:00"),
+        (("--hours", "mon 9:00-17:00 UTC"), "--hours: '9:00' is no time of day"),
+        (("--hours", "mon 09:00-17:00"), "must be days"),
+        (("--hours", "mon 09:00-17:00 Europe/Wien"), "--hours: 'Europe/Wien' is no time zone of the IANA list"),
         (("--from", "soon"), "'--from': must be such as 2026-11-01"),
-        (("--until", "2020-01-01", "--input-tpm", "1"), "--until: ends_at must be later"),
-        ((), "--input-tpm: input_tpm and output_tpm must not both be 0"),
+        (("--from", "2020-01-01"), "--from: is over, it is"),
+        (("--until", "2020-01-01"), "--until: must be later than --from and than now"),
+        (("--overflow", "gold"), "--overflow: must be one of default, priority, flex, reject"),
+        (("--input-tpm", "0"), "--input-tpm: must not be 0 where --output-tpm is 0 too"),
     ],
 )
 def test_what_is_wrong_is_said_in_options(program: typer.Typer, acme: str, words: tuple[str, ...], said: str) -> None:
-    assert said in refusal(program, acme, "reservation", "create", "acme", MODEL, *words)
+    plain = ("--input-tpm", "1", "--output-tpm", "0")
+    assert said in refusal(program, acme, "reservation", "create", "acme", MODEL, *plain, *words)

@@ -17,13 +17,13 @@ _KEY = {
     "name": "NAME",
     "project_name": "PROJECT",
     "default_tier": "TIER",
-    "revoked_at": "REVOKED",
     "allowed_tiers": "ALLOWED",
-    "tags": "TAGS",
     "workload": "WORKLOAD",
-    "escalation": "ESCALATION",
-    "created": "CREATED",
     "id": "ID",
+    "created": "CREATED",
+    "revoked_at": "REVOKED",
+    "tags": "TAGS",
+    "escalation": "ESCALATION",
 }
 _QUOTA = {
     "project_name": "PROJECT",

@@ -22,7 +22,8 @@ def measure(name: str, file: Path | None) -> None:
     try:
         config = load(file)
         if name not in config.models:
-            raise StartError(f"no model {name!r} in the configuration; there are: {', '.join(config.models)}")
+            where = "configuration" if file else "built-in settings (--config names a file)"
+            raise StartError(f"no model {name!r} in the {where}; there are: {', '.join(config.models)}")
         berths, speeds = asyncio.run(_measured(config, name, Console(stderr=True)))
     except (ConfigError, StartError) as error:
         typer.echo(str(error), err=True)

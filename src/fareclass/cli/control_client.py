@@ -34,6 +34,12 @@ _OPTIONS = {
     "ends_at": "--until",
 }
 """Fields whose options have other names."""
+_OF_PAIRS = ("tags", "tiers", "escalation")
+"""Fields whose options are of NAME=VALUE pairs; which of them is at fault is said too."""
+_SAID = re.compile(
+    r"(?<![\w'])(?:default_tier|allowed_tiers|starts_at|ends_at|input_tpm|output_tpm|tpm|priority_share)(?![\w'])"
+)
+"""Fields that a sentence may name; not what somebody has called so, which stands in quotes."""
 
 
 def _checked(url: str) -> str:
@@ -132,9 +138,13 @@ def _in_options(code: str, message: str, field: str | None, **_more: object) -> 
     root, *inner = re.split(r"[.\[]", field or "name", maxsplit=1)
     if root in _ARGUMENTS:
         return message
-    option = _OPTIONS.get(root, f"--{root.replace('_', '-')}")
-    place = f" {inner[0]}" if inner and not inner[0].endswith("]") else ""
-    return f"{option}{place}: {message.removeprefix(f'{field}: ')}"
+    place = f" {inner[0]}" if inner and root in _OF_PAIRS and not inner[0].endswith("]") else ""
+    message = message.removeprefix(f"{field}: ").removeprefix(f"{root} ")
+    return f"{_option(root)}{place}: {_SAID.sub(lambda match: _option(match[0]), message)}"
+
+
+def _option(field: str) -> str:
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
 def _admin_key(url: str) -> str:

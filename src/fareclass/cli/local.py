@@ -67,6 +67,8 @@ def capacity(
 ) -> None:
     """Measure what the model's pool does of each kind alone: that is what can be reserved.
 
+    The model stands in the file that --config names; without that there is only the built-in one.
+
     It starts the model's engine, or uses the replicas that the configuration names, and loads them for up to a minute:
     prompts of growing length, then answers in growing numbers. Do it while nobody else uses them. The last lines
     belong into the configuration file; they alone go to standard output.

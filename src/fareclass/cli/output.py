@@ -5,6 +5,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -19,8 +20,8 @@ _GAP = "  "
 def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool) -> None:
     """A table of these columns (field: heading), the more important first, or everything as JSON.
 
-    No cell is ever cut or broken. In a terminal, columns that find no room are left out, from
-    the right, and named below; into a file or another program all of them are written.
+    In a terminal a row whose columns find no room beside each other goes on in lines below, set in; only a cell wider
+    than the terminal is broken, between words. Into a file or another program each row is one line.
     """
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -33,13 +34,11 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_js
     widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     to_right = [all(map(_NUMBER.fullmatch, {*cells} - {_NOTHING} or {""})) for cells in zip(*lines[1:], strict=True)]
     room = shutil.get_terminal_size((0, 0)).columns
-    shown = _fitting(widths, room)
+    parts = _parts(widths, room)
     for line in lines:
-        cells = zip(line[:shown], widths, to_right, strict=False)
-        typer.echo(_GAP.join(_padded(*each) for each in cells).rstrip())
-    if shown < len(headings):
-        left_out = f"No room for {', '.join(headings[shown:])}: --json has them, or a wider terminal."
-        typer.echo(textwrap.fill(left_out, room, break_on_hyphens=False))
+        padded = [_padded(*each) for each in zip(line, widths, to_right, strict=True)]
+        for part in parts:
+            typer.echo(_line(_GAP.join(padded[part]).rstrip(), room, "" if part.start == 0 else _GAP))
 
 
 def show_one(row: Mapping[str, Any], columns: Mapping[str, str], *, as_json: bool) -> None:
@@ -52,15 +51,24 @@ def show_one(row: Mapping[str, Any], columns: Mapping[str, str], *, as_json: boo
         typer.echo(f"{heading.lower():<{width}}{_GAP}{_cell(row.get(field))}")
 
 
-def _fitting(widths: Sequence[int], room: int) -> int:
-    """How many of these columns there is room for, at least one; all where there is no terminal, whose room is 0."""
-    used, shown = 0, 0
-    for width in widths:
-        used += width + (len(_GAP) if shown else 0)
-        if room and shown and used > room:
-            break
-        shown += 1
-    return shown
+def _parts(widths: Sequence[int], room: int) -> list[slice]:
+    """Which columns go into each line of a row; all into one where there is no terminal, whose room is 0."""
+    starts, used = [0], -len(_GAP)
+    for place, width in enumerate(widths):
+        used += len(_GAP) + width
+        if room and used > room and place:
+            starts.append(place)
+            used = len(_GAP) + width
+    return [slice(*ends) for ends in pairwise([*starts, len(widths)])]
+
+
+def _line(text: str, room: int, indent: str) -> str:
+    """Set in, and broken only where it is a single cell that is too wide."""
+    if not room:
+        return text
+    return textwrap.fill(
+        text, room, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _padded(cell: str, width: int, to_right: bool) -> str:
@@ -73,9 +81,9 @@ def _cell(value: object) -> str:
     if value is None or value == "":
         return _NOTHING
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={_cell(item)}" for name, item in value.items()) or _NOTHING
+        return ", ".join(f"{name}={_cell(item)}" for name, item in value.items() if item is not None) or _NOTHING
     if isinstance(value, list):
-        return ",".join(map(_cell, value)) or _NOTHING
+        return ", ".join(map(_cell, value)) or _NOTHING
     if time := _TIME.fullmatch(str(value)):
         return f"{time[1]} {time[2]}"
     return str(value)

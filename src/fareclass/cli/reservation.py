@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -13,17 +14,19 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _NONE = "none"
 _LISTED = {
     "project_name": "PROJECT",
+    "model": "MODEL",
     "status": "STATUS",
     "input_tpm": "INPUT-TPM",
     "output_tpm": "OUTPUT-TPM",
-    "id": "ID",
-    "model": "MODEL",
-    "starts_at": "FROM",
-    "ends_at": "UNTIL",
-    "hours": "HOURS",
     "overflow": "OVERFLOW",
     "hourly_usd": "USD/H",
+    "starts_at": "FROM",
+    "ends_at": "UNTIL",
+    "id": "ID",
+    "hours": "HOURS",
 }
+_ONE = _LISTED | {"accrued_usd": "ACCRUED-USD", "created": "CREATED", "cancelled_at": "CANCELLED"}
+_NOW = {"floor_now": "FLOOR-NOW"}
 _CAPACITY = {"what": "WHAT", "input_tpm": "INPUT-TPM", "output_tpm": "OUTPUT-TPM", "at": "AT"}
 
 Ref = Annotated[str, typer.Argument(help="The reservation's id.")]
@@ -49,6 +52,7 @@ def register(program: typer.Typer) -> None:
     group = typer.Typer(help="Floors of tokens a minute that are kept for a project.", no_args_is_help=True)
     group.command()(create)
     group.command("list")(listing)
+    group.command("show")(get)
     group.command()(update)
     group.command()(cancel)
     group.command()(capacity)
@@ -58,8 +62,8 @@ def register(program: typer.Typer) -> None:
 def create(
     project: Annotated[str, typer.Argument(help="The project's name or id.")],
     model: Model,
-    input_tpm: InputTpm = 0,
-    output_tpm: OutputTpm = 0,
+    input_tpm: Annotated[int, typer.Option(help="Input tokens a minute.")],
+    output_tpm: Annotated[int, typer.Option(help="Output tokens a minute; 0 is for embeddings.")],
     overflow: Overflow = None,
     since: From = None,
     until: Until = None,
@@ -67,15 +71,32 @@ def create(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Reserve tokens a minute; from now on, without an end and around the clock unless you say otherwise.
+    r"""Reserve tokens a minute; from now on, without an end and around the clock unless you say otherwise.
 
-    Refused if the pool could not keep it all the time; then the most that it could is said.
+    A request needs room on both sides. Refused if the pool could not keep it all the time; then the most that it could
+    is said.
 
-    Example: fareclass reservation create search-team demo-70b --input-tpm 20000
+    Example: fareclass reservation create search-team demo-70b \
+      --input-tpm 20000 --output-tpm 500
     """
     terms = _terms(input_tpm, output_tpm, overflow, since, until, hours)
     made = call(url, "POST", ["reservations"], {"project": project, "model": model, **terms})
-    show_one(made if as_json else _shown(made), _LISTED, as_json=as_json)
+    show_one(made if as_json else _shown(made), _ONE, as_json=as_json)
+
+
+def get(reservation: Ref, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show all of a reservation: what its fee has come to, and what of its floor stands at this moment.
+
+    Example: fareclass reservation show rsv_0123
+    """
+    found = call(url, "GET", ["reservations", reservation])
+    if as_json:
+        show_one(found, {}, as_json=True)
+    else:
+        pools = {pool["model"]: pool for pool in listed(url, ["pools"])}
+        show_one(
+            _shown(found) | {"floor_now": _floor_now(found, pools.get(found["model"]))}, _ONE | _NOW, as_json=False
+        )
 
 
 def listing(
@@ -115,7 +136,7 @@ def update(
     """
     terms = _terms(input_tpm, output_tpm, overflow, since, until, hours)
     changed = call(url, "PATCH", ["reservations", reservation], terms)
-    show_one(changed if as_json else _shown(changed), _LISTED, as_json=as_json)
+    show_one(changed if as_json else _shown(changed), _ONE, as_json=as_json)
 
 
 def cancel(reservation: Ref, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
@@ -124,7 +145,7 @@ def cancel(reservation: Ref, url: Url = DEFAULT_URL, as_json: Json = False) -> N
     Example: fareclass reservation cancel rsv_0123
     """
     over = call(url, "DELETE", ["reservations", reservation])
-    show_one(over if as_json else _shown(over), _LISTED, as_json=as_json)
+    show_one(over if as_json else _shown(over), _ONE, as_json=as_json)
 
 
 def capacity(model: Model, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
@@ -140,7 +161,7 @@ def capacity(model: Model, url: Url = DEFAULT_URL, as_json: Json = False) -> Non
     elif found[0]["now"] is None:
         typer.echo(
             f"Not known: set models.{model}.capacity in the configuration. "
-            f"`fareclass bench capacity {model}` measures it."
+            f"`fareclass bench capacity {model} --config FILE` measures it."
         )
     else:
         show(_capacity_rows(found[0]), _CAPACITY, as_json=False)
@@ -201,6 +222,15 @@ def _hours(text: str) -> dict[str, Any]:
             param_hint="'--hours'",
         )
     return {"tz": zone, "weekly": weekly}
+
+
+def _floor_now(reservation: Mapping[str, Any], pool: Mapping[str, Any] | None) -> str:
+    """Both sides, less than reserved where too few replicas are up (R23)."""
+    if not reservation["in_force"] or pool is None:
+        return "none"
+    share = Decimal(str(pool["kept_share"]))
+    sides = (f"{int(reservation[f'{side}_tpm'] * share)} {side}" for side in ("input", "output"))
+    return " and ".join(sides) + " tokens a minute"
 
 
 def _shown(reservation: Mapping[str, Any]) -> dict[str, Any]:

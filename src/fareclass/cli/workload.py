@@ -93,7 +93,7 @@ def rule(text: str) -> dict[str, Any] | None:
     """An escalation rule as the control plane takes it, of NAME=VALUE pairs with commas between."""
     if text == _NONE:
         return None
-    fields: dict[str, Any] = parse_pairs(text.split(","), "--escalate")
+    fields: dict[str, Any] = parse_pairs([pair.strip() for pair in text.split(",")], "--escalate")
     for name in _NUMBERS:
         if name in fields and fields[name].isascii() and fields[name].isdigit():
             fields[name] = int(fields[name])

@@ -15,6 +15,7 @@ class Finished(msgspec.Struct, kw_only=True):
     `estimated`: the engine gave no usage, so these counts are ours.
     `workload` is the key's (R41), `spilled` why a reserved request was served as another tier (R21), `escalated`
     whether a rule of its key raised its tier (R40).
+    `width` is how many sequences it asked for (R49).
     `prefix` are digests of the prompt's beginnings, each with its share of the prompt (R35).
     Projects, keys and models are ids or names; empty where the caller was not known.
     """
@@ -49,3 +50,4 @@ class Finished(msgspec.Struct, kw_only=True):
     spilled: str = ""
     escalated: bool = False
     prefix: str = ""
+    width: int = 1

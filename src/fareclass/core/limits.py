@@ -129,6 +129,8 @@ CACHE_ENTRIES = 100_000
 """Cached beginnings of prompts that callers asked for, in one pool (R29)."""
 CACHE_DIGESTS = 100_000
 """Beginnings of prompts that ran, remembered in one pool (R30)."""
+CACHE_LEAST_BYTES = 512
+"""A shorter prompt is looked for in no cache: to compute it again is less than one chunk of an engine's prefill."""
 CACHE_BLOCKS = 256
 """Of one prompt: its first 32, and its last."""
 CACHE_HOLDERS = 64

@@ -32,6 +32,13 @@ class Production:
     paused or lost; `prompt` is the usage of the first call that told any.
     """
 
+    __slots__ = (
+        "_again", "_blocks", "_call", "_capped", "_cut", "_dispatcher", "_engine", "_folded", "_keeps", "_kept_bytes",
+        "_last_s", "_look_at", "_loop", "_made_before", "_prefilled_on", "_prompt", "_reply", "_request", "_ticket",
+        "_unsent", "_upstream", "body", "cached", "first_token_s", "longest_gap_s", "purse", "replica", "salt", "seat",
+        "served", "started_s",
+    )  # fmt: skip
+
     def __init__(
         self, dispatcher: Dispatcher, request: Request, body: Mapping[str, Any], ticket: Ticket, reply: Reply
     ) -> None:
@@ -87,37 +94,34 @@ class Production:
             Refusal: it can't be produced, or not further.
             ConnectionError: the caller has gone.
         """
+        served = self.served
         try:
-            await self._produce()
+            while True:
+                replica = self.seat.replica or await self._turn()
+                berth = self._dispatcher.berths[replica]
+                self.replica = served.replica = replica
+                if self._engine is not berth.engine:
+                    self._leave()
+                    self._engine = berth.engine
+                if self.started_s is None:
+                    self.started_s = self._last_s = self._loop.time()
+                    served.queue_ms = max(0, round((self.started_s - self._request.arrived_s) * 1000))
+                try:
+                    async with self.seat.call(self._may_cut):
+                        call = await self._open(berth.engine)
+                        try:
+                            await (self._stream(call) if self._ticket.streamed else self._take(call))
+                        finally:
+                            await call.close()
+                    return
+                except Interrupted:
+                    self._interrupted()
+                except EngineFailed as error:
+                    self._failed(error)
+                except EngineRefused as error:
+                    raise _refused(error) from None
         finally:
             self._leave()
-
-    async def _produce(self) -> None:
-        served = self.served
-        while True:
-            replica = self.seat.replica or await self._turn()
-            berth = self._dispatcher.berths[replica]
-            self.replica = served.replica = replica
-            if self._engine is not berth.engine:
-                self._leave()
-                self._engine = berth.engine
-            if self.started_s is None:
-                self.started_s = self._last_s = self._loop.time()
-                served.queue_ms = max(0, round((self.started_s - self._request.arrived_s) * 1000))
-            try:
-                async with self.seat.call(self._may_cut):
-                    call = await self._open(berth.engine)
-                    try:
-                        await (self._stream(call) if self._ticket.streamed else self._take(call))
-                    finally:
-                        await call.close()
-                return
-            except Interrupted:
-                self._interrupted()
-            except EngineFailed as error:
-                self._failed(error)
-            except EngineRefused as error:
-                raise _refused(error) from None
 
     def _leave(self) -> None:
         """It does not go on where it was: its engine need keep nothing for that."""

@@ -6,19 +6,25 @@ from typing import Any
 from fareclass.core.capacity import MICRO
 from fareclass.core.tiers import TIERS
 from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.reserved import Standing
 from fareclass.telemetry import PoolState
 
 
 class Fleet:
     """The dispatchers by model; implements `flow.pools.Pools`."""
 
-    def __init__(self, dispatchers: Mapping[str, Dispatcher]) -> None:
+    def __init__(self, dispatchers: Mapping[str, Dispatcher], standing: Standing) -> None:
         self._dispatchers = dispatchers
+        self._standing = standing
 
     def describe(self, model: str | None) -> list[dict[str, Any]]:
         """Each pool, or one model's; LookupError for a model that is none."""
         chosen = self._dispatchers.values() if model is None else [self._dispatchers[model]]
         return [dispatcher.describe() for dispatcher in chosen]
+
+    def follow(self) -> None:
+        """Put what reservations say now into force in every pool (R18)."""
+        self._standing.follow()
 
     async def change(
         self, model: str, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None

@@ -79,9 +79,9 @@ class Levels:
         for model, (since_us, levels, ended) in state.items():
             brain = self._dispatchers[model].brain
             brain.restore(levels, floors_at(snapshot, model, at_us), since_us / 1e6 - behind_s)
-            for project, tier, ended_us, usage in ended:
+            for project, tier, ended_us, width, usage in ended:
                 quota = snapshot.quotas.get((project, model))
-                brain.charge(project, BY_WORD[tier], usage, quota, ended_us / 1e6 - behind_s)
+                brain.charge(project, BY_WORD[tier], usage, width, quota, ended_us / 1e6 - behind_s)
 
     def dump(self) -> tuple[int, dict[str, Any]] | None:
         """The levels of pools that have had work since the last time; of others they can be worked out."""

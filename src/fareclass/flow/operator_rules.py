@@ -155,5 +155,5 @@ def check_limits(limits: Mapping[str, int | None], priority_share: Decimal) -> d
     if not (priority_share.is_finite() and 0 <= priority_share <= 1 and not priority_share * 1000 % 1):
         raise ControlError("invalid", "must be a number from 0 to 1 of at most 3 decimals", "priority_share")
     if priority_share and limits.get("tpm") is None:
-        raise ControlError("invalid", "is a share of the tpm: set that too", "priority_share")
+        raise ControlError("invalid", "needs a tpm, of which it is a share: set that too", "priority_share")
     return dict(limits) | {"priority_permille": int(priority_share * 1000)}

@@ -14,6 +14,9 @@ class Pools(Protocol):
             LookupError: no such model.
         """
 
+    def follow(self) -> None:
+        """Put what reservations say now into force, before a change of one is answered (R18)."""
+
     async def change(
         self, model: str, replica: str, *, drain: bool | None, tiers: Sequence[str] | None, slots: int | None
     ) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Prompt caching on a request's way: what is known of its prompt at admission, at its start, and at its end."""
 
 import hmac
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -9,11 +8,13 @@ import msgspec
 from sqlalchemy import Connection
 
 from fareclass.core.field_names import API
+from fareclass.core.limits import CACHE_LEAST_BYTES
 from fareclass.core.prefix import Prefix
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model
 from fareclass.core.usage import Usage
 from fareclass.engine.base import Traits
+from fareclass.flow.clock import now_us
 from fareclass.policy.caching import Entry, Index, read_prefix, shown, split
 from fareclass.store.cache_entries import CacheRow, list_cache_entries, put_cache_entries
 
@@ -33,6 +34,9 @@ _TEMPLATE: Final = frozenset(
 )
 """Fields beside tools and messages that a model's template may write into the prompt; so may any that is no API's."""
 
+_FRESH_US: Final = 1_000
+"""A request that waited no longer than this need not look again at its start."""
+
 
 class PromptCaches:
     """The index of every pool, and the secret that names of prompts are made with."""
@@ -46,7 +50,7 @@ class PromptCaches:
 
     def fetch(self, connection: Connection) -> list[CacheRow]:
         """What was kept."""
-        return list_cache_entries(connection, _now_us())
+        return list_cache_entries(connection, now_us())
 
     def load(self, state: list[CacheRow]) -> None:
         """Take it in; entries of models that are no more stay where they are until they expire."""
@@ -57,16 +61,16 @@ class PromptCaches:
 
     def dump(self) -> list[CacheRow] | None:
         """Entries that are new or were renewed."""
-        now_us = _now_us()
+        at_us = now_us()
         return [
             CacheRow(digest.hex(), entry.project, model, entry.tokens, entry.ttl_s, entry.expires_us, entry.replica)
             for model, index in self.indexes.items()
-            for digest, entry in index.take_dirty(now_us).items()
+            for digest, entry in index.take_dirty(at_us).items()
         ] or None
 
     def save(self, connection: Connection, state: list[CacheRow]) -> None:
         """Write them."""
-        put_cache_entries(connection, state, _now_us())
+        put_cache_entries(connection, state, now_us())
 
     def unsaved(self, state: list[CacheRow]) -> None:
         """They are taken again."""
@@ -85,7 +89,9 @@ class PromptCaches:
         return salt
 
     def read(self, request: Request, body: Mapping[str, Any], model: Model) -> "CachedPrompt | None":
-        """What is known of a request's prompt; None for one without words. `body` is what goes upstream."""
+        """What is known of a request's prompt; None for one too short to matter. `body` is what goes upstream."""
+        if request.prompt_bytes < min(CACHE_LEAST_BYTES, model.cache_min_tokens):
+            return None
         settings = {name: value for name, value in body.items() if name in _TEMPLATE or name not in API}
         project = request.key.project.id
         seed = msgspec.json.encode((project, model.name, request.path, settings))
@@ -96,14 +102,15 @@ class PromptCaches:
 class CachedPrompt:
     """One request's prompt and the index of its pool."""
 
-    __slots__ = ("_index", "_look", "_model", "_project", "prefix")
+    __slots__ = ("_index", "_look", "_looked_us", "_model", "_project", "prefix")
 
     def __init__(self, index: Index, prefix: Prefix, model: Model, project: str) -> None:
         self.prefix = prefix
         self._index = index
         self._model = model
         self._project = project
-        self._look = index.look(prefix, _now_us())
+        self._looked_us = now_us()
+        self._look = index.look(prefix, self._looked_us)
 
     @property
     def holders(self) -> Mapping[str, int]:
@@ -116,13 +123,14 @@ class CachedPrompt:
 
     def starts(self, replica: str, prompt_tokens: int) -> None:
         """Its call is sent to this replica: what is known before that is what it may read."""
-        now_us = _now_us()
-        self._look = self._index.look(self.prefix, now_us)
-        self._index.sent(self.prefix, replica, prompt_tokens, now_us)
+        at_us = now_us()
+        if at_us - self._looked_us > _FRESH_US:
+            self._look = self._index.look(self.prefix, at_us)
+        self._index.sent(self.prefix, replica, prompt_tokens, at_us)
 
     def began(self, replica: str, prompt_tokens: int) -> None:
         """Its answer begins on this replica; its tokens are an estimate yet."""
-        self._index.began(self._look, replica, self._project, prompt_tokens, self._model.cache_min_tokens, _now_us())
+        self._index.began(self._look, replica, self._project, prompt_tokens, self._model.cache_min_tokens, now_us())
 
     def split(self, prompt: Usage, traits: Traits, replica: str) -> Usage:
         """The prompt's tokens, as the engine counted them, by what they are billed as (R30)."""
@@ -141,12 +149,8 @@ class CachedPrompt:
 
     def ended(self, replica: str, prompt_tokens: int) -> None:
         """The engine has counted the prompt."""
-        self._index.ended(self._look, replica, self._project, prompt_tokens, self._model.cache_min_tokens, _now_us())
+        self._index.ended(self._look, replica, self._project, prompt_tokens, self._model.cache_min_tokens, now_us())
 
     def shown(self, prompt_tokens: int) -> str:
         """As the ledger keeps it (R35)."""
         return shown(self.prefix, prompt_tokens)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000

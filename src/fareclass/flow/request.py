@@ -127,7 +127,8 @@ class Walk:
         if model is None:
             raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
         visit.model = model
-        reservations = usable(snapshot.reservations.get((key.project.id, model.name), ()), now_us())
+        found = snapshot.reservations.get((key.project.id, model.name))
+        reservations = usable(found, now_us()) if found else ()
         claim = asked(key, model, request.tier_word, reservations)
         visit.terms = Terms(claim.requested, claim.requested)
         check_allowed(claim.requested, key, model)
@@ -158,7 +159,8 @@ class Walk:
             upstream_model=model.upstream_model,
             dropped=dropped,
         )
-        self._hold_money(snapshot, model, visit, production)
+        if snapshot.project_budgets or snapshot.key_budgets:
+            self._hold_money(snapshot, model, visit, production)
         quota = snapshot.quotas.get((key.project.id, model.name))
         dispatcher.offer(production.seat, quota)
         if quota is not None or ticket.tier is Tier.RESERVED:
@@ -255,6 +257,7 @@ class Walk:
         estimator, key, width = self._estimator, request.key, request.width
         prompt_tokens = estimator.prompt_tokens(model.name, request.prompt_bytes) * width
         read = 0 if cached is None else cached.known_tokens(prompt_tokens)
+        likely = estimator.likely(key.project.id, model, request, prompt_tokens=prompt_tokens, read=read)
         continuable = request.continuable and dispatcher.continues(constrained=request.constrained)
         return Ticket(
             request.id,
@@ -263,9 +266,9 @@ class Walk:
             prompt_tokens=prompt_tokens,
             width=width,
             weight=float(key.project.weight),
-            hold_tokens=estimator.hold_tokens(key.project.id, model, request, prompt_tokens - read),
-            floor_input=model.burndown.floor_input(Usage(input=prompt_tokens - read, cache_read=read)),
-            floor_output=estimator.output_tokens(key.project.id, model, request.max_tokens) * width,
+            hold_tokens=model.burndown.quota_tokens(likely),
+            floor_input=model.burndown.floor_input(likely),
+            floor_output=likely.output,
             continuable=continuable,
             streamed=request.stream or continuable,
             size_bytes=request.size_bytes,

@@ -17,14 +17,23 @@ from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
 from fareclass.flow.lookups import find_project
 from fareclass.flow.operator_rules import REJECT, ControlError
-from fareclass.flow.reservation_rules import check_floor, check_times, hours_of, hours_record, overflow_word
+from fareclass.flow.reservation_rules import (
+    check_floor,
+    check_start,
+    check_times,
+    hours_of,
+    hours_record,
+    overflow_word,
+    utc_text,
+)
 from fareclass.metering.pricing import minute_fee
-from fareclass.policy.calendar import status
+from fareclass.policy.calendar import MINUTE_US, in_force, in_force_us, status
 from fareclass.policy.capacity import Pool, Tpm, fullest, grows, largest_fit, lone, shortage, sold
 from fareclass.store import ids
 from fareclass.store.records import HoursRecord, ReservationRecord, moment
 from fareclass.store.reservations import (
     Reserved,
+    Settled,
     add_reservation,
     change_reservation,
     find_reservation,
@@ -41,7 +50,10 @@ class Slots(NamedTuple):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for; UNSET stays as it is, or gets its default. Times in microseconds since the epoch."""
+    """What is asked for; UNSET stays as it is, or gets its default. Times in microseconds since the epoch.
+
+    `starts_us` None is now.
+    """
 
     input_tpm: int | UnsetType = UNSET
     output_tpm: int | UnsetType = UNSET
@@ -125,7 +137,7 @@ class Reserving:
             new = _changed(old, terms, now)
             if grows(new, old):
                 self._check(new, others, slots, now)
-            values = _columns(new)
+            values = _columns(new) | {"settled": msgspec.to_builtins(_settled(found, now))}
             if (new.input_tpm, new.output_tpm) != (old.input_tpm, old.output_tpm):
                 values["minute_pico"] = self._fee(new)
             with self._control.change() as connection:
@@ -202,7 +214,7 @@ class Reserving:
             raise ControlError(
                 "capacity_unknown",
                 f"nobody knows what the pool of {model.name} can do: set models.{model.name}.capacity in the "
-                f"configuration; `fareclass bench capacity {model.name}` measures it",
+                f"configuration; `fareclass bench capacity {model.name} --config FILE` measures it",
                 "model",
             )
         if len(others) >= RESERVATIONS:
@@ -211,10 +223,13 @@ class Reserving:
         worst = shortage(pool, others, new, now)
         if worst is not None:
             free = largest_fit(pool, worst.sold, Tpm(new.input_tpm, new.output_tpm))
-            when = f"{moment(worst.at_us):%Y-%m-%d %H:%M} UTC"
+            offer = (
+                f"the largest that fits all the time, in the proportion asked for, is {free.input} input and "
+                f"{free.output} output tokens a minute"
+            )
             raise InsufficientCapacity(
-                f"the pool of {model.name} can't promise that beside what is sold at {when}; the largest that fits all "
-                f"the time, in the proportion asked for, is {free.input} input and {free.output} output tokens a minute",
+                f"the pool of {model.name} can't promise that beside what is sold at {utc_text(worst.at_us)}; "
+                + (offer if any(free) else "nothing in the proportion asked for fits all the time"),
                 free,
             )
 
@@ -239,11 +254,7 @@ def _changed(old: Reservation, terms: Terms, now: int) -> Reservation:
         given["overflow"] = BY_WORD.get(overflow_word(given["overflow"]))
     if given.get("hours") is not None:
         given["hours"] = hours_of(given["hours"])
-    starts = given.get("starts_us", old.starts_us) or now
-    started = 0 < old.starts_us <= now
-    if started and starts != old.starts_us:
-        raise ControlError("invalid", "it has begun already: its start can't be changed any more", "starts_at")
-    given["starts_us"] = starts if started else max(starts, now)
+    given["starts_us"] = check_start(old.starts_us, given.get("starts_us", old.starts_us or None), now)
     new: Reservation = msgspec.structs.replace(old, **given)
     check_floor(new.input_tpm, new.output_tpm)
     check_times(new.starts_us, new.ends_us, now)
@@ -282,10 +293,21 @@ def _record(found: Reserved, now: int) -> ReservationRecord:
         starts_at=moment(one.starts_us),
         ends_at=None if found.ends_us is None else moment(found.ends_us),
         hours=None if one.hours is None else hours_record(one.hours),
+        in_force=in_force(one, now),
         hourly_usd=usd(found.minute_pico * 60),
+        accrued_usd=usd(_settled(found, now).pico),
         created=moment(found.created_us),
         cancelled_at=None if found.cancelled_us is None else moment(found.cancelled_us),
     )
+
+
+def _settled(found: Reserved, now: int) -> Settled:
+    """Its fee until now: each whole minute in force costs what it did at its end (R18)."""
+    before = found.settled or Settled(until_us=0, pico=0, part_us=0)
+    until = max(now, before.until_us)
+    spent_us = before.part_us + in_force_us(found.reservation, before.until_us, until)
+    minutes, part_us = divmod(spent_us, MINUTE_US)
+    return Settled(until_us=until, pico=before.pico + minutes * found.minute_pico, part_us=part_us)
 
 
 def _sold(pool: Pool, taken: Tpm, at_us: int) -> Sold:

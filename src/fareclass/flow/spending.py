@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
 
 import msgspec
 from sqlalchemy import Connection
@@ -57,10 +56,10 @@ class Spending:
         with control.store.read() as connection:
             self._load(connection, [row.key or row.project for row in list_budgets(connection)])
 
-    def set(
-        self, actor: str, project: str, key: str | None, amount: Decimal, per: Literal["day", "month"]
-    ) -> BudgetView:
+    def set(self, actor: str, project: str, key: str | None, amount: Decimal, per: str) -> BudgetView:
         """Give a project, or a key of it, a budget, or another one; what it spent in this period counts."""
+        if per not in PERIODS:
+            raise ControlError("invalid", f"per must be one of {', '.join(PERIODS)}", "per")
         values = {"pico": check_amount(amount, "usd"), "per": per}
         with self._control.store.read() as connection:
             owner, account = _ids(connection, project, key)

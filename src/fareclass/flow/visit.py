@@ -17,6 +17,8 @@ from fareclass.policy.tiers import Terms
 
 SPILLED = "reservation_exhausted"
 """What `x-fareclass-spilled` says."""
+_UNKNOWN = Terms(Tier.DEFAULT, Tier.DEFAULT)
+"""Of a request that ended before its tier was understood."""
 
 
 class Visit:
@@ -56,20 +58,24 @@ class Visit:
         if self.snapshot is None or self.model is None:
             return Usage()  # it was not admitted
         request = self.request
-        return Usage(
-            input=estimator.prompt_tokens(self.model.name, request.prompt_bytes) * request.width,
-            output=estimator.output_tokens(self.project, self.model, request.max_tokens) * request.width,
-        )
+        prompt_tokens = estimator.prompt_tokens(self.model.name, request.prompt_bytes) * request.width
+        return estimator.likely(self.project, self.model, request, prompt_tokens=prompt_tokens)
 
     def finished(
         self, outcome: Outcome, usage: Usage, *, estimated: bool = False, code: str = "", unseen: bool = False
     ) -> Finished:
         """The event, with its price if there was a first token; what nobody has seen of it for our fault is free."""
-        request, key, production = self.request, self.key, self.production
+        request, key = self.request, self.key
+        requested, served = self.terms or _UNKNOWN
         finished = Finished(
             id=request.id,
             caller_id=request.caller_id,
+            project=key.project.id,
+            key=key.id,
+            model="" if self.model is None else self.model.name,
             endpoint=request.endpoint,
+            requested_tier=requested,
+            served_tier=served,
             outcome=outcome,
             code=code,
             streamed=request.stream,
@@ -77,16 +83,14 @@ class Visit:
             estimated=estimated,
             arrived_us=request.arrived_us,
             ended_us=self.ended_us,
+            workload=key.workload,
+            spilled=self.spilled,
+            escalated=self.raised is not None,
+            width=request.width,
         )
-        if self.model is not None:
-            finished.model = self.model.name
-        finished.project, finished.key, finished.workload = key.project.id, key.id, key.workload
-        finished.escalated = self.raised is not None
         if key.tags:
             finished.tags = msgspec.json.encode(key.tags).decode()
-        if self.terms is not None:
-            finished.requested_tier, finished.served_tier = self.terms.requested, self.terms.served
-            finished.spilled = self.spilled
+        production = self.production
         if production is not None:
             self._add_production(finished, production)
             if production.first_token_s is not None and not unseen:
@@ -108,6 +112,8 @@ class Visit:
     def _add_price(self, finished: Finished, first_token_s: float) -> None:
         request = self.request
         finished.first_token_us = request.arrived_us + round((first_token_s - request.arrived_s) * 1e6)
+        # The end is the time of day, the rest the loop's clock since the arrival: they may differ by microseconds.
+        finished.ended_us = max(finished.ended_us, finished.first_token_us)
         if self.snapshot is not None and self.terms is not None:
             book = self.snapshot.books[finished.model]
             finished.book_version = book.version

@@ -20,6 +20,9 @@ BUSY_RETRY_MS: Final = 1_000
 _PATIENT_MS: Final = 60_000
 """No client library waits for longer: beyond, it is told not to try again."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_US: Final = 86_400_000_000
+_DAYS_KEPT: Final = 32
+"""A month has 31; one more for what is counted late."""
 
 
 class Limit(NamedTuple):
@@ -49,31 +52,19 @@ class Hold:
         self.pico = pico
 
 
-class _Sum:
-    """What an account spent in the newest day or month that it spent anything in."""
-
-    __slots__ = ("ends_us", "per", "pico", "starts_us")
-
-    def __init__(self, per: Per) -> None:
-        self.per: Per = per
-        self.starts_us = self.ends_us = self.pico = 0
-
-    def add(self, pico: int, at_us: int) -> None:
-        if at_us >= self.ends_us:
-            self.starts_us, self.ends_us = period(self.per, at_us)
-            self.pico = 0
-        if at_us >= self.starts_us:
-            self.pico += pico
-
-
 class _Account:
-    """One project or key: its holds, and its spending since the gateway's start."""
+    """One project or key: its holds, and what it spent since the gateway's start, by day of UTC since the epoch."""
 
-    __slots__ = ("held", "sums")
+    __slots__ = ("days", "held")
 
     def __init__(self) -> None:
         self.held = 0
-        self.sums = {per: _Sum(per) for per in PERIODS}
+        self.days: dict[int, int] = {}
+
+    def begin(self, day: int) -> None:
+        """Forget the days that no period holds any more."""
+        self.days = {kept: pico for kept, pico in self.days.items() if kept > day - _DAYS_KEPT}
+        self.days.setdefault(day, 0)
 
 
 class Budgets:
@@ -115,17 +106,19 @@ class Budgets:
 
     def spend(self, account: str, pico: int, at_us: int) -> None:
         """A request that cost so much has ended; negative takes one back that was voided."""
-        for total in self._account(account).sums.values():
-            total.add(pico, at_us)
+        found, day = self._account(account), at_us // _DAY_US
+        if day not in found.days:
+            found.begin(day)
+        found.days[day] += pico
 
     def standing(self, account: str, budget: Budget, at_us: int) -> Spending:
         """What was spent in the period of `at_us`, and what is left beside the holds."""
+        starts_us, renews_us = period(budget.per, at_us)
         found = self._accounts.get(account)
         spent, held = 0, 0
         if found is not None:
-            held, total = found.held, found.sums[budget.per]
-            spent = total.pico if at_us < total.ends_us else 0
-        starts_us, renews_us = period(budget.per, at_us)
+            held = found.held
+            spent = sum(pico for day, pico in found.days.items() if starts_us <= day * _DAY_US < renews_us)
         if self.since_us >= starts_us:
             spent += self._before.get(account, {}).get(budget.per, 0)
         return Spending(spent, held, budget.pico - spent - held, renews_us)

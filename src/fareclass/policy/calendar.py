@@ -18,8 +18,8 @@ Status = Literal["scheduled", "active", "ended", "cancelled"]
 NEVER_US = 2**62
 """Later than any time that counts."""
 _SECOND_US = 1_000_000
-_MINUTE_US = 60 * _SECOND_US
-DAY_US = 24 * 60 * _MINUTE_US
+MINUTE_US = 60 * _SECOND_US
+DAY_US = 24 * 60 * MINUTE_US
 _WEEK_US = 7 * DAY_US
 """Weekly hours repeat after it; no zone's offset changes twice within it."""
 _EPOCH_WEEKDAY = 3
@@ -43,7 +43,7 @@ def in_force(reservation: Reservation, at_us: int) -> bool:
     if hours is None:
         return True
     day, time_us = divmod(at_us + _offset_us(ZoneInfo(hours.tz), at_us), DAY_US)
-    minute, weekday = time_us // _MINUTE_US, (day + _EPOCH_WEEKDAY) % 7
+    minute, weekday = time_us // MINUTE_US, (day + _EPOCH_WEEKDAY) % 7
     return any(weekday in window.days and window.from_minute <= minute < window.to_minute for window in hours.weekly)
 
 
@@ -71,6 +71,25 @@ def windows(reservation: Reservation, from_us: int, to_us: int) -> Iterator[tupl
         yield from weekly_windows(reservation.hours, start, end)
 
 
+def in_force_us(reservation: Reservation, from_us: int, to_us: int) -> int:
+    """For how long it is in force between two times: what its fee counts (R18)."""
+    hours = reservation.hours
+    start = max(from_us, reservation.starts_us)
+    end = to_us if reservation.ends_us is None else min(to_us, reservation.ends_us)
+    if hours is None or start >= end:
+        return max(0, end - start)
+    spent_us = 0
+    for first, last, _ in _offsets(ZoneInfo(hours.tz), start, end):
+        weeks, rest_us = divmod(last - first, _WEEK_US)
+        spent_us += weeks * _covered_us(hours, first, first + _WEEK_US)
+        spent_us += _covered_us(hours, last - rest_us, last)
+    return spent_us
+
+
+def _covered_us(hours: Hours, from_us: int, to_us: int) -> int:
+    return sum(last - first for first, last in weekly_windows(hours, from_us, to_us))
+
+
 def weekly_windows(hours: Hours, from_us: int, to_us: int) -> Iterator[tuple[int, int]]:
     """The times between two that weekly hours cover, in order and apart."""
     before: tuple[int, int] | None = None
@@ -90,7 +109,7 @@ def _covered(hours: Hours, from_us: int, to_us: int) -> Iterator[tuple[int, int]
     """As `weekly_windows`, but windows may touch or overlap."""
     by_day = [
         sorted(
-            (window.from_minute * _MINUTE_US, window.to_minute * _MINUTE_US)
+            (window.from_minute * MINUTE_US, window.to_minute * MINUTE_US)
             for window in hours.weekly
             if weekday in window.days
         )

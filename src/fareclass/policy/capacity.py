@@ -77,13 +77,17 @@ def fullest(pool: Pool, others: Sequence[Reservation], new: Reservation, from_us
 
 
 def largest_fit(pool: Pool, taken: Tpm, asked: Tpm) -> Tpm:
-    """The most of what was asked, in its proportion and whole tokens, that fits beside what is taken."""
+    """The most of what was asked, in its proportion and whole tokens, that fits beside what is taken.
+
+    Nothing where a side that was asked for would be left out: no request would find room on both (R20).
+    """
     if pool.fits(taken.plus(asked)):
         return asked
     larger = max(*asked, 1)
     places = range(1, larger + 1)
     count = bisect_left(places, True, key=lambda part: not pool.fits(taken.plus(_part(asked, part, larger))))
-    return _part(asked, count, larger)
+    part = _part(asked, count, larger)
+    return part if all(part) or 0 in asked else Tpm(0, 0)
 
 
 def _part(asked: Tpm, part: int, whole: int) -> Tpm:

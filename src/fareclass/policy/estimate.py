@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model
-from fareclass.core.usage import Usage, burnt
+from fareclass.core.usage import Usage
 
 _FIRST_BYTES_PER_TOKEN: Final = 4
 _PRIOR_TOKENS: Final = 256
@@ -25,6 +25,21 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+class _Outputs:
+    """Answers of one project and model: the mean of the last `count`, in 1/1024 tokens, and the last hundred."""
+
+    __slots__ = ("count", "mean", "recent")
+
+    def __init__(self, mean: int = 0, count: int = 0, recent: Iterable[int] = ()) -> None:
+        self.mean = mean
+        self.count = count
+        self.recent = deque(recent, maxlen=_RECENT_ANSWERS)
+
+    def plain(self) -> list[int]:
+        """As it is kept over a restart."""
+        return [self.mean, self.count, *self.recent]
+
+
 class Estimator:
     """Bytes per prompt token of each model, and mean and recent outputs of each project and model.
 
@@ -34,8 +49,7 @@ class Estimator:
     def __init__(self, entries: int = _ENTRIES) -> None:
         self._entries = entries
         self._prompts: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        self._outputs: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
-        self._recent: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()
+        self._outputs: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
         self._changed: set[tuple[str, str]] = set()
 
     def prompt_tokens(self, model: str, prompt_bytes: int) -> int:
@@ -46,21 +60,20 @@ class Estimator:
     def output_tokens(self, project: str, model: Model, max_tokens: int | None) -> int:
         """Output of one sequence: the learned mean, or the model's default until one is known, within `max_tokens`."""
         known = self._outputs.get((project, model.name))
-        mean = model.max_tokens_default if known is None else -(-known[0] // _SCALE)
+        mean = model.max_tokens_default if known is None else -(-known.mean // _SCALE)
         return mean if max_tokens is None else min(max_tokens, mean)
 
     def likely_output_tokens(self, project: str, model: str) -> int | None:
         """What 95 of its last 100 answers stayed within, None while there is none (R26)."""
-        recent = self._recent.get((project, model))
-        return sorted(recent)[-(-len(recent) * 95 // 100) - 1] if recent else None
+        known = self._outputs.get((project, model))
+        if known is None or not known.recent:
+            return None
+        return sorted(known.recent)[-(-len(known.recent) * 95 // 100) - 1]
 
-    def hold_tokens(self, project: str, model: Model, request: Request, prompt_tokens: int) -> int:
-        """What a request takes from its TPM at the start: its prompts, and output × burn-down × width (R25, R49).
-
-        `prompt_tokens` are those that no cache should have: reads are free there.
-        """
-        output = self.output_tokens(project, model, request.max_tokens)
-        return prompt_tokens + burnt(output * request.width, model.burndown.output)
+    def likely(self, project: str, model: Model, request: Request, *, prompt_tokens: int, read: int = 0) -> Usage:
+        """What a request will use, of whose prompts so many tokens should be `read` from a cache (R20, R25, R49)."""
+        output = self.output_tokens(project, model, request.max_tokens) * request.width
+        return Usage(input=prompt_tokens - read, cache_read=read, output=output)
 
     def learn(self, project: str, request: Request, usage: Usage, *, cut: bool = False) -> None:
         """Take in what a finished request really used; estimates must not be learned from.
@@ -73,7 +86,7 @@ class Estimator:
             self._learn_prompt(request.model, request.prompt_bytes, usage.prompt)
         flow, tokens = (project, request.model), usage.output // request.width
         if request.max_tokens is not None and tokens >= request.max_tokens:
-            cut = cut or flow not in self._outputs or tokens * _SCALE < self._outputs[flow][0]
+            cut = cut or flow not in self._outputs or tokens * _SCALE < self._outputs[flow].mean
         if not cut:
             self._learn_output(flow, tokens)
 
@@ -83,17 +96,16 @@ class Estimator:
         """What was learned since the last time, by project (empty for prompts of all projects) and model."""
         changed, self._changed = self._changed, set()
         return {
-            flow: list(self._prompts[flow[1]]) if not flow[0] else [*self._outputs[flow], *self._recent[flow]]
+            flow: self._outputs[flow].plain() if flow[0] else list(self._prompts[flow[1]])
             for flow in changed
-            if (flow in self._outputs and flow in self._recent) or (not flow[0] and flow[1] in self._prompts)
+            if flow in self._outputs or (not flow[0] and flow[1] in self._prompts)
         }
 
     def restore(self, learned: Mapping[tuple[str, str], Sequence[int]]) -> None:
         """Go on from what was learned before a restart."""
         for flow, (first, second, *recent) in learned.items():
             if flow[0]:
-                _keep(self._outputs, flow, (first, second), self._entries)
-                _keep(self._recent, flow, deque(recent, maxlen=_RECENT_ANSWERS), self._entries)
+                _keep(self._outputs, flow, _Outputs(first, second, recent), self._entries)
             else:
                 _keep(self._prompts, flow[1], (first, second), self._entries)
 
@@ -113,12 +125,11 @@ class Estimator:
 
     def _learn_output(self, flow: tuple[str, str], tokens: int) -> None:
         """A plain mean of the first answers, then one that forgets the older ones."""
-        mean, count = self._outputs.get(flow, (0, 0))
-        count = min(count + 1, _MEMORY_ANSWERS)
-        _keep(self._outputs, flow, (mean + (tokens * _SCALE - mean) // count, count), self._entries)
-        recent = self._recent.get(flow) or deque(maxlen=_RECENT_ANSWERS)
-        recent.append(tokens)
-        _keep(self._recent, flow, recent, self._entries)
+        known = self._outputs.get(flow) or _Outputs()
+        known.count = min(known.count + 1, _MEMORY_ANSWERS)
+        known.mean += (tokens * _SCALE - known.mean) // known.count
+        known.recent.append(tokens)
+        _keep(self._outputs, flow, known, self._entries)
         self._changed.add(flow)
 
 

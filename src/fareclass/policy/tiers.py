@@ -64,7 +64,7 @@ def asked(key: Key, model: Model, word: str | None, reservations: Sequence[Reser
 def usable(reservations: Sequence[Reservation], at_us: int) -> Sequence[Reservation]:
     """Those that a request may name: after its end one is used up for a day, and then no more (R3)."""
     since_us = at_us - EXHAUSTED_S * 1_000_000
-    return [one for one in reservations if one.ends_us is None or one.ends_us > since_us] if reservations else ()
+    return [one for one in reservations if one.ends_us is None or one.ends_us > since_us]
 
 
 def overflow(key: Key, reservations: Sequence[Reservation]) -> Tier | None:

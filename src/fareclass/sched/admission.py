@@ -73,13 +73,13 @@ class Admission:
             account.restore(kept["levels"], int(at * 1e6))
             self._accounts[project] = account
 
-    def charge(self, project: str, tier: Tier, tokens: int, quota: Quota | None, at: float) -> None:
+    def charge(self, project: str, tier: Tier, tokens: int, width: int, quota: Quota | None, at: float) -> None:
         """A request ended after the levels were taken that are gone on from; `quota` is its project's now."""
         account, at_us = self._accounts.get(project), int(at * 1e6)
         if account is None and quota is not None:
             account = self._accounts[project] = Account(quota, at_us)
         if account is not None:
-            account.charge(tier, tokens, at_us)
+            account.charge(tier, tokens, width, at_us)
 
     def settle(self, ticket: Ticket, used_tokens: int, now: float) -> None:
         """Correct the ticket's hold to what was used; without use all of it is given back."""

@@ -260,12 +260,12 @@ class Brain(Sweep):
             self.admission.restore(levels["quotas"], at)
         self.reserves.set_floors(floors, at)
 
-    def charge(self, project: str, tier: Tier, usage: Usage, quota: Quota | None, at: float) -> None:
+    def charge(self, project: str, tier: Tier, usage: Usage, width: int, quota: Quota | None, at: float) -> None:
         """A request ended after the levels were taken that are gone on from; `quota` is its project's now."""
         if tier is Tier.RESERVED:
             self.reserves.charge(project, usage, at)
         elif tier < Tier.BATCH:
-            self.admission.charge(project, tier, self.burndown.quota_tokens(usage), quota, at)
+            self.admission.charge(project, tier, self.burndown.quota_tokens(usage), width, quota, at)
 
     # -- time
 

@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 from fareclass.core.snapshot import Quota
 from fareclass.core.tiers import Tier
+from fareclass.sched.forecast import Service
 from fareclass.sched.ticket import Ticket
 
 US_PER_MINUTE = 60_000_000
+_SOONEST_S = 1.0
+"""When to come back at a concurrency limit at the soonest, and while none of the project's requests has ended."""
 
 
 class Bucket:
@@ -97,15 +100,17 @@ class Account:
     """What one project may still ask of one pool on demand: TPM, RPM and concurrent sequences (R25).
 
     `tpm` is for all tiers; what is not priority also needs room in `shared`, which is smaller by what is kept for priority.
-    `in_flight` tokens of these two are held by tickets that have not ended.
+    `in_flight` tokens of these two are held by tickets that have not ended. `stay` is how long tickets hold their place
+    among the concurrent ones, from their arrival on.
     """
 
-    __slots__ = ("active", "in_flight", "quota", "rpm", "shared", "tpm")
+    __slots__ = ("active", "in_flight", "quota", "rpm", "shared", "stay", "tpm")
 
     def __init__(self, quota: Quota, now_us: int) -> None:
         self.quota = quota
         self.active = 0
         self.in_flight = [0, 0]
+        self.stay = Service()
         self.tpm = _changed(None, quota.tpm, now_us)
         self.shared = _changed(None, _shared_tpm(quota), now_us)
         self.rpm = _changed(None, quota.rpm, now_us)
@@ -121,8 +126,9 @@ class Account:
         """Which limit stands in the way; None if the ticket may be held."""
         quota = self.quota
         if quota.concurrency is not None and self.active + ticket.width > quota.concurrency:
-            what = f"{quota.concurrency} concurrent sequences"
-            return Blocked(what, None, hopeless=ticket.width > quota.concurrency)
+            hopeless = ticket.width > quota.concurrency
+            wait_s = None if hopeless else self._leave_s(self.active + ticket.width - quota.concurrency)
+            return Blocked(f"{quota.concurrency} concurrent sequences", wait_s, hopeless=hopeless)
         longest: Blocked | None = None
         for bucket, amount, what in (
             (self.rpm, ticket.width, "requests per minute"),
@@ -151,6 +157,7 @@ class Account:
 
     def settle(self, ticket: Ticket, used_tokens: int, now_us: int) -> None:
         """Correct the hold to what was used."""
+        self.stay.ran(now_us / 1e6 - ticket.arrival)
         self.active -= ticket.width
         ticket.held = False
         self._fly(ticket, -ticket.hold_tokens)
@@ -196,12 +203,16 @@ class Account:
             if bucket is not None and level is not None:
                 bucket.restore(level, at_us)
 
-    def charge(self, tier: Tier, tokens: int, at_us: int) -> None:
+    def charge(self, tier: Tier, tokens: int, width: int, at_us: int) -> None:
         """A request ended after the levels were taken that are gone on from."""
-        for bucket, amount in ((self.tpm, tokens), (self._shared(tier), tokens), (self.rpm, 1)):
+        for bucket, amount in ((self.tpm, tokens), (self._shared(tier), tokens), (self.rpm, width)):
             if bucket is not None:
                 bucket.refill(at_us)
                 bucket.take(amount)
+
+    def _leave_s(self, sequences: int) -> float:
+        """How long until so many of those that are active have ended (R14)."""
+        return max(_SOONEST_S, (self.stay.mean_s or 0.0) * sequences / self.active)
 
     def _fly(self, ticket: Ticket, tokens: int) -> None:
         self.in_flight[0] += tokens

@@ -81,11 +81,14 @@ class Lines:
         """The wait that a ticket of this rank would expect now, in seconds; behind `ahead` where not behind all."""
         line = self.by_rank[rank]
         ahead = line.waiting + 1 if ahead is None else ahead
-        pace, first_guess_s = self._paces[rank], 0.0
-        if not pace.known:
-            slots = sum(replica.slots for replica in self._replicas.values() if replica.open)
-            first_guess_s = self.service.mean_s / max(1, slots)
-        return pace.wait_s(ahead, now if line.waiting else None, first_guess_s)
+        pace = self._paces[rank]
+        stood_s = pace.stood_s(now) if line.waiting else 0.0
+        return pace.wait_s(ahead, stood_s, 0.0 if pace.trusted else self._guess_s(stood_s))
+
+    def _guess_s(self, stood_s: float) -> float:
+        """The time between two starts from how long a ticket runs; while none has ended, at least as long as they wait."""
+        slots = sum(replica.slots for replica in self._replicas.values() if replica.open)
+        return (stood_s if self.service.mean_s is None else self.service.mean_s) / max(1, slots)
 
     def full(self, ticket: Ticket, now: float) -> Refuse | None:
         """Refuse what would stand in line in vain: the line is full, or the wait longer than the limit (R14).

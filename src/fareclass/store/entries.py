@@ -88,6 +88,7 @@ def _row(entry: Finished) -> tuple[object, ...]:
         entry.spilled,
         entry.escalated,
         entry.prefix,
+        entry.width,
     )
 
 
@@ -135,23 +136,24 @@ def totals(
 
 
 class Ended(NamedTuple):
-    """What a request that reached its first token used; `tier` is the one that served it."""
+    """What a request of `width` sequences that reached its first token used; `tier` is the one that served it."""
 
     project: str
     tier: str
     ended_us: int
+    width: int
     usage: Usage
 
 
 def ended_after(connection: Connection, model: str, at_us: int, limit: int) -> list[Ended]:
     """Requests of a model that reached their first token and ended after a time: the newest `limit`, oldest first."""
-    columns = ledger.c.project, ledger.c.served_tier, ledger.c.ended_us
+    columns = ledger.c.project, ledger.c.served_tier, ledger.c.ended_us, ledger.c.width
     query = sa.select(*columns, *(ledger.c[kind] for kind in KINDS)).order_by(ledger.c.ended_us.desc()).limit(limit)
     query = query.where(ledger.c.first_token_us.is_not(None), ledger.c.model == model, ledger.c.ended_us > at_us)
     found = connection.execute(query).all()
     return [
-        Ended(project, tier, ended_us, Usage(**dict(zip(KINDS, counts, strict=True))))
-        for project, tier, ended_us, *counts in reversed(found)
+        Ended(project, tier, ended_us, width, Usage(**dict(zip(KINDS, counts, strict=True))))
+        for project, tier, ended_us, width, *counts in reversed(found)
     ]
 
 

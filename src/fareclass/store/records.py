@@ -118,6 +118,7 @@ class ReservationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A floor of tokens a minute (R18). `hourly_usd` is its fee for each hour in which it is in force, exactly.
 
     `status` is scheduled, active (outside of its weekly hours too), ended or cancelled; `overflow` a tier or `reject`.
+    `in_force` says whether the floor stands at this moment; `accrued_usd` is its fee until now, exactly.
     """
 
     id: str
@@ -131,7 +132,9 @@ class ReservationRecord(msgspec.Struct, frozen=True, kw_only=True):
     starts_at: datetime
     ends_at: datetime | None
     hours: HoursRecord | None
+    in_force: bool
     hourly_usd: str
+    accrued_usd: str
     created: datetime
     cancelled_at: datetime | None
 

@@ -16,10 +16,19 @@ _ALL = sa.select(reservations, projects.c.name.label("project_name")).join(
 )
 
 
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fee came to until a time, in 10⁻¹² USD; `part_us` is what of the next minute in force was over then."""
+
+    until_us: int
+    pico: int
+    part_us: int
+
+
 class Reserved(msgspec.Struct, frozen=True, kw_only=True):
     """A reservation as it was made, and what else is known of it. `reservation` ends at its cancellation, if that was earlier.
 
-    `ends_us` is the end that was agreed on, `minute_pico` the fee for each minute in force in 10⁻¹² USD.
+    `ends_us` is the end that was agreed on, `minute_pico` the fee for each minute in force in 10⁻¹² USD. `settled` is
+    where the fee stood at the last change, None if there was none: only from then on its terms are these.
     """
 
     reservation: Reservation
@@ -28,6 +37,7 @@ class Reserved(msgspec.Struct, frozen=True, kw_only=True):
     minute_pico: int
     created_us: int
     cancelled_us: int | None
+    settled: Settled | None
 
 
 def add_reservation(connection: Connection, values: Mapping[str, Any]) -> None:
@@ -91,4 +101,5 @@ def _reserved(row: Row[Any]) -> Reserved:
         minute_pico=row.minute_pico,
         created_us=row.created_us,
         cancelled_us=row.cancelled_us,
+        settled=None if row.settled is None else msgspec.convert(row.settled, Settled),
     )

@@ -110,9 +110,10 @@ reservations = Table(
     _count("minute_pico"),
     _count("created_us"),
     Column("cancelled_us", BigInteger),
+    _json("settled"),
     Index("reservations_project_model", "project", "model"),
 )
-"""`minute_pico` is its fee for each minute that it is in force, fixed at its making (R18)."""
+"""`minute_pico` is its fee for each minute that it is in force, fixed at its making (R18); `settled` what came before."""
 
 checkpoints = Table(
     "checkpoints",
@@ -200,6 +201,7 @@ ledger = Table(
     Column("spilled", Text, nullable=False, server_default=""),
     Column("escalated", Boolean, nullable=False, server_default=false()),
     Column("prefix", Text, nullable=False, server_default=""),
+    Column("width", Integer, nullable=False, server_default="1"),
     Index("ledger_time", "ended_us"),
     Index("ledger_project_time", "project", "ended_us"),
     Index("ledger_model_time", "model", "ended_us"),

@@ -57,6 +57,7 @@ class ReservationAdmin:
         body = await read_body(request, types.ReservationIn)
         slots = self._slots(body.model)
         made = await asyncio.to_thread(self._reserving.create, ACTOR, body.project, body.model, _terms(body), slots)
+        self._pools.follow()
         return answer(made, 201)
 
     async def get(self, request: Request) -> Response:
@@ -67,10 +68,14 @@ class ReservationAdmin:
         ref = path_part(request, "reservation")
         found = await asyncio.to_thread(self._reserving.reservation, ref)
         slots = self._slots(found.model)
-        return answer(await asyncio.to_thread(self._reserving.update, ACTOR, ref, _terms(body), slots))
+        changed = await asyncio.to_thread(self._reserving.update, ACTOR, ref, _terms(body), slots)
+        self._pools.follow()
+        return answer(changed)
 
     async def cancel(self, request: Request) -> Response:
-        return answer(await asyncio.to_thread(self._reserving.cancel, ACTOR, path_part(request, "reservation")))
+        over = await asyncio.to_thread(self._reserving.cancel, ACTOR, path_part(request, "reservation"))
+        self._pools.follow()
+        return answer(over)
 
     async def capacity(self, request: Request) -> Response:
         wanted = read_query(request, types.PoolsQuery).model

@@ -5,7 +5,7 @@ What it answers with are the records of `store.records`, and the few shapes at t
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import asdict
@@ -25,6 +25,7 @@ from fareclass.core.limits import (
 from fareclass.core.tiers import TIERS
 from fareclass.flow.operator_rules import SHAPES
 from fareclass.flow.reservation_rules import DAYS, OVERFLOWS
+from fareclass.policy.budgets import PERIODS
 from fareclass.store.records import EscalationRecord, HoursRecord, KeyRecord, WindowRecord
 
 _TIERS = {"enum": [tier.word for tier in TIERS]}
@@ -162,7 +163,7 @@ class BudgetIn(_In):
     """What may be spent on demand in a day or month of UTC."""
 
     usd: Amount
-    per: Literal["day", "month"]
+    per: Annotated[str, Meta(extra_json_schema={"enum": list(PERIODS)})]
 
 
 class PricesIn(_In):
@@ -220,8 +221,9 @@ class ReservationPatch(_In):
 class ReservationIn(_In):
     """A new floor of tokens a minute for a project on a model.
 
-    It begins now where `starts_at` is absent or over, is open-ended where `ends_at` is, and beyond it requests are
-    served as `default` where `overflow` is.
+    It begins now where `starts_at` is absent, is open-ended where `ends_at` is, and beyond it requests are served as
+    `default` where `overflow` is. A request needs room on both sides: with one of 0 only embeddings fit (no output),
+    unless another reservation of the project on the model has that side.
     """
 
     project: str

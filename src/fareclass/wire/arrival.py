@@ -73,7 +73,9 @@ async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines) ->
         raise _too_large()
     try:
         with deadlines.within(BODY_READ_S):
-            message = await _receive(receive)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
             body: bytes = message.get("body", b"")
             return body if not message.get("more_body") else await _read_rest(receive, body)
     except TimeoutError:
@@ -86,19 +88,14 @@ async def _read_rest(receive: Receive, first: bytes) -> bytes:
     body = bytearray(first)
     more = True
     while more:
-        message = await _receive(receive)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > BODY_BYTES:
             raise _too_large()
     return bytes(body)
-
-
-async def _receive(receive: Receive) -> Message:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise CallerGone
-    return message
 
 
 def _too_large() -> Refusal:

@@ -1,6 +1,9 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: on the head of a request, in bytes and in time (R14, R51)."""
+"""uvicorn's HTTP protocol with what it lacks: bounds on the head of a request, in bytes and in time (R14, R51), and
+answers that leave in one piece.
+"""
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -11,6 +14,43 @@ _TOO_LARGE = (
     b"content-type: text/plain\r\ncontent-length: 33\r\nconnection: close\r\n\r\n"
     b"the request's head is too large.\r\n"
 )
+
+
+_STATUS_LINE = b"HTTP/1.1 "
+
+
+class _OneWrite:
+    """A transport that holds the head of a response back for what is written behind it in the same step.
+
+    uvicorn writes the two apart. A system call and a packet for each, and a caller who wakes up for each, cost a
+    request 10 to 20 µs.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_STATUS_LINE):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -24,7 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
         self._limit_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -109,7 +109,10 @@ class OpenAIReply:
         self.started = True
         headers = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._more(body, last=True)
+        self.handed += 1
+        await self._send({"type": "http.response.body", "body": body})
+        self.taken += 1
+        self.finished = True
 
     async def _more(self, body: bytes, *, last: bool = False) -> None:
         self._check()

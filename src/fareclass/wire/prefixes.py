@@ -1,7 +1,7 @@
 """A prompt of the OpenAI API as blocks, and the cache points that its caller set (R28).
 
-Two forms of a point are understood, on a tool, a message or a part of one: `prompt_cache_breakpoint` of the OpenAI
-API and `cache_control` of the Anthropic API, which callers of several providers send here too.
+Two forms of a point are understood, on a tool or its function, a message or a part of one: `prompt_cache_breakpoint`
+of the OpenAI API and `cache_control` of the Anthropic API, which callers of several providers send here too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ def take_points(fields: dict[str, Any], raw: bytes) -> Points:
     Raises:
         Refusal: `invalid`, for one that is malformed, one too many, or a longer TTL behind a shorter one.
     """
-    if not any(mark in raw for mark in _MARKS):
+    if _MARKS[0] not in raw and _MARKS[1] not in raw:
         return {}
     points: dict[Place, int] = {}
     for place, node, path in _nodes(fields):
@@ -45,6 +45,8 @@ def _nodes(fields: Mapping[str, Any]) -> Iterator[tuple[Place, dict[str, Any], s
     """Everything that may carry a point, in the order in which it stands in the prompt."""
     for number, tool in enumerate(fields.get("tools") or ()):
         yield ("tools", number, -1), tool, f"tools[{number}]"
+        if isinstance(function := tool.get("function"), dict):
+            yield ("tools", number, -1), function, f"tools[{number}].function"
     for number, message in enumerate(fields.get("messages") or ()):
         content = message.get("content")
         for index, part in enumerate(content if isinstance(content, list) else ()):

@@ -98,6 +98,14 @@ async def test_r25_a_quota_is_no_debt_for_what_was_used_before_there_was_one(sto
     assert pools.refuses("m")
 
 
+async def test_r25_a_wide_request_counts_as_many_requests_over_a_restart(store: Store) -> None:
+    """R49: `n: 5` of eight requests a minute: three more go through, not seven."""
+    quota = Quota(rpm=8)
+    write(store, spent("m", 0.1, width=5))
+    pools = Restarted(store, "m", quotas={("p", "m"): quota})
+    assert [pools.refuses("m", quota) for _ in range(5)] == [False] * 3 + [True] * 2
+
+
 async def test_r20_a_floor_of_before_the_first_checkpoint_gives_no_minute_away(store: Store) -> None:
     """Killed within seconds of the first request; a floor that was sold since has its minute."""
     write(store, spent("m", 2, served_tier=Tier.RESERVED))

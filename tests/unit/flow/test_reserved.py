@@ -2,9 +2,13 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from fareclass.core.snapshot import Hours, Reservation, Snapshot, Window
 from fareclass.core.tiers import Tier
+from fareclass.flow import reserved
 from fareclass.flow.reserved import Standing
+from fareclass.policy.calendar import in_force
 from fareclass.sched.reserves import Floor
 
 
@@ -94,6 +98,24 @@ def test_several_add_up():
     assert pool.floors == {"p": Floor(101, 12), "q": Floor(100, 10)}
     floors.look(made, at("2026-06-01"))
     assert pool.floors == {"p": Floor(1, 2)}
+
+
+def test_a_new_snapshot_works_out_only_what_is_new_in_it(monkeypatch: pytest.MonkeyPatch):
+    """A thousand calendars are not read again for each command of an operator."""
+    asked = []
+    monkeypatch.setattr(reserved, "in_force", lambda one, at_us: asked.append(one.id) or in_force(one, at_us))
+    hours = Hours(tz="Europe/Vienna", weekly=(Window((0, 1, 2, 3, 4), 9 * 60, 17 * 60),))
+    many = [reservation(id=f"r{number}", hours=hours) for number in range(10)]
+    floors, pool, made = standing(*many)
+    floors.look(made, at("2026-04-02T10:00"))
+    assert (len(asked), pool.floors) == (10, {"p": Floor(1_000, 100)})
+    changed = [reservation(id="r0", hours=hours, input_tpm=1), *many[1:9], reservation(id="r10")]
+    floors.look(snapshot(*changed), at("2026-04-02T10:01"))
+    assert (asked[10:], pool.floors) == (["r0", "r10"], {"p": Floor(901, 100)})
+    floors.look(snapshot(*changed), at("2026-04-02T15:00"))
+    assert pool.floors == {"p": Floor(100, 10)}
+    floors.look(snapshot(*changed), at("2026-04-02T14:00"))
+    assert pool.floors == {"p": Floor(901, 100)}, "a clock that was set back"
 
 
 def test_a_new_snapshot_is_in_force_with_the_next_look():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fareclass.core.snapshot import Hours, Reservation, Window
-from fareclass.policy.calendar import NEVER_US, in_force, next_change_us, status, windows
+from fareclass.policy.calendar import NEVER_US, in_force, in_force_us, next_change_us, status, windows
 
 WORKDAYS = (0, 1, 2, 3, 4)
 MINUTE_US = 60_000_000
@@ -93,6 +93,15 @@ def test_windows_are_the_minutes_that_the_clock_shows(hours: Hours, spring: bool
         assert any(first <= at < last for first, last in found) is shown
 
 
+@given(patterns, st.integers(0, 400 * 24 * 60), st.integers(0, 200 * 24 * 60))
+def test_the_time_in_force_is_that_of_its_windows(hours: Hours, begin: int, minutes: int) -> None:
+    """Through weeks that are only counted, and both changes of the clock."""
+    first = us(2027, 1, 1) + begin * MINUTE_US
+    one = made(hours, us(2027, 2, 3), us(2028, 1, 5))
+    spent = sum(last - start for start, last in windows(one, first, first + minutes * MINUTE_US))
+    assert in_force_us(one, first, first + minutes * MINUTE_US) == spent
+
+
 @given(patterns, st.integers(0, 300), st.integers(1, 30), st.integers(-20, 400))
 def test_nothing_changes_before_the_next_change(hours: Hours, starts: int, days: int, at: int) -> None:
     day = 24 * 60 * MINUTE_US
@@ -110,6 +119,7 @@ def test_the_end_comes_at_the_microsecond() -> None:
     assert [in_force(one, at) for at in (999, 1_000, 1_999, 2_000)] == [False, True, True, False]
     assert [next_change_us(one, at) for at in (0, 1_000, 2_000)] == [1_000, 2_000, NEVER_US]
     assert next_change_us(made(None), 5) == NEVER_US
+    assert [in_force_us(one, start, 1_500) for start in (0, 1_200, 1_500, 9_000)] == [500, 300, 0, 0]
 
 
 def test_states() -> None:

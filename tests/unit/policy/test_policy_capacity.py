@@ -63,8 +63,10 @@ def test_the_offer_fits_and_a_token_more_does_not(
         assert offer == Tpm(0, 0)
         return
     assert POOL.fits(taken.plus(offer))
+    assert all(offer) or offer == Tpm(0, 0) or 0 in asked, "one of two sides alone is of no use"
     whole = max(asked)
-    more = max(offer) + 1
+    least = -(-whole // min(asked)) if min(asked) else 1
+    more = max(*offer, least - 1) + 1
     assert not POOL.fits(taken.plus(Tpm(asked.input * more // whole, asked.output * more // whole)))
     assert abs(offer.input * asked.output - offer.output * asked.input) < 2 * whole, "in the proportion asked for"
 

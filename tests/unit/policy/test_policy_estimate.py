@@ -26,13 +26,17 @@ def request(*, prompt_bytes: int = 4000, max_tokens: int | None = None, width: i
     )  # fmt: skip
 
 
+def hold(estimator, asked, prompt_tokens):
+    return MODEL.burndown.quota_tokens(estimator.likely("p", MODEL, asked, prompt_tokens=prompt_tokens))
+
+
 def test_r25_before_anything_is_known():
     estimator = Estimator()
     assert estimator.prompt_tokens("m", 4000) == 1000
     assert estimator.prompt_tokens("m", 0) == 1
     assert estimator.output_tokens("p", MODEL, None) == 512
     assert estimator.output_tokens("p", MODEL, 100) == 100
-    assert estimator.hold_tokens("p", MODEL, request(), 1000) == 1000 + 512 * 5
+    assert hold(estimator, request(), 1000) == 1000 + 512 * 5
 
 
 def test_r25_the_learned_mean_bounds_the_hold():
@@ -63,7 +67,7 @@ def test_r25_the_mean_follows_a_change():
 def test_r49_width_multiplies_the_hold_and_divides_what_is_learned():
     estimator = Estimator()
     wide = request(width=4)
-    assert estimator.hold_tokens("p", MODEL, wide, 4000) == 4 * estimator.hold_tokens("p", MODEL, request(), 1000)
+    assert hold(estimator, wide, 4000) == 4 * hold(estimator, request(), 1000)
     estimator.learn("p", wide, Usage(input=9999, output=400))
     assert estimator.output_tokens("p", MODEL, None) == 100
     assert estimator.prompt_tokens("m", 4000) == Estimator().prompt_tokens("m", 4000)
@@ -72,7 +76,7 @@ def test_r49_width_multiplies_the_hold_and_divides_what_is_learned():
 def test_embeddings_hold_no_output_and_teach_none():
     estimator = Estimator()
     embedding = request(max_tokens=0)
-    assert estimator.hold_tokens("p", MODEL, embedding, 1000) == 1000
+    assert hold(estimator, embedding, 1000) == 1000
     estimator.learn("p", embedding, Usage(input=1000))
     assert estimator.output_tokens("p", MODEL, None) == 512
 

@@ -221,3 +221,20 @@ def test_concurrency_counts_sequences() -> None:
     pool.finish("a")
     pool.offer("c", DEFAULT, width=3, quota=quota)
     assert set(pool.refused) == {"b"}
+
+
+def test_a_concurrency_limit_says_when_a_place_is_likely_to_be_free() -> None:
+    """R14, R25: from how long the project's own requests take, waits included; at least 1 s; never where none ever fits."""
+    pool, quota = Pool(8, policies=FULL), Quota(concurrency=4)
+    for number in range(4):
+        pool.offer(f"a{number}", DEFAULT, quota=quota)
+    pool.offer("unknown", DEFAULT, quota=quota)
+    assert pool.refused["unknown"].retry_after_s == 1.0, "none of its requests has ended yet"
+    pool.wait(12.0)
+    for number in range(4):
+        pool.finish(f"a{number}", used=5)
+        pool.offer(f"b{number}", DEFAULT, quota=quota)
+    for name, width, wait_s in (("one", 1, 3.0), ("all", 4, 12.0), ("wider", 5, None)):
+        pool.offer(name, DEFAULT, width=width, quota=quota)
+        assert pool.refused[name].retry_after_s == wait_s
+        assert pool.refused[name].hopeless is (wait_s is None)

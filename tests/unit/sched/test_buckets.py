@@ -63,6 +63,20 @@ def test_a_request_in_flight_counts_once_over_a_restart() -> None:
     before, after = Account(Quota(rpm=3, tpm=1_000), 0), Account(Quota(rpm=3, tpm=1_000), 0)
     before.hold(Ticket("t", "p", Tier.DEFAULT, prompt_tokens=1, hold_tokens=100))
     after.restore(before.levels(0)["levels"], 0)
-    after.charge(Tier.DEFAULT, 40, 0)
+    after.charge(Tier.DEFAULT, 40, 1, 0)
     assert after.rpm is not None and after.tpm is not None
     assert (after.rpm.tokens, after.tpm.tokens) == (2, 960)
+
+
+def test_a_wide_request_counts_as_wide_over_a_restart() -> None:
+    """R25, R49: `n` sequences are `n` requests a minute, whether the gateway was restarted meanwhile or not."""
+    for charged_anew in (False, True):
+        before, after = Account(Quota(rpm=8), 0), Account(Quota(rpm=8), 0)
+        ticket = Ticket("t", "p", Tier.DEFAULT, prompt_tokens=1, width=5)
+        before.hold(ticket)
+        if not charged_anew:
+            before.settle(ticket, 40, 0)
+        after.restore(before.levels(0)["levels"], 0)
+        if charged_anew:
+            after.charge(Tier.DEFAULT, 40, 5, 0)
+        assert after.rpm is not None and after.rpm.tokens == 3

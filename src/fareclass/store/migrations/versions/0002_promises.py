@@ -25,6 +25,7 @@ def _new_columns() -> None:
     op.add_column("ledger", sa.Column("spilled", sa.Text, nullable=False, server_default=""))
     op.add_column("ledger", sa.Column("escalated", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("ledger", sa.Column("prefix", sa.Text, nullable=False, server_default=""))
+    op.add_column("ledger", sa.Column("width", sa.Integer, nullable=False, server_default="1"))
 
 
 def _operators_tables() -> None:
@@ -57,6 +58,7 @@ def _operators_tables() -> None:
         sa.Column("minute_pico", sa.BigInteger, nullable=False),
         sa.Column("created_us", sa.BigInteger, nullable=False),
         sa.Column("cancelled_us", sa.BigInteger),
+        sa.Column("settled", sa.JSON),
     )
     op.create_index("reservations_project_model", "reservations", ["project", "model"])
 
