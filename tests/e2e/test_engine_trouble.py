@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from fareclass.engine.openai_http import HttpEngine, Timeouts
-from tests.e2e.callers import COUNT, Listener, whole
+from tests.e2e.callers import COUNT, RULES, Listener, whole
 from tests.e2e.gateway import MODEL, behind, chat, cost, local
 from tests.e2e.upstream import PROMPT_TOKENS, Upstream, serving, story, tell
 from tests.engine.conftest import eventually
@@ -346,9 +346,10 @@ async def test_the_real_engine_killed_in_mid_stream_comes_back_and_goes_on(start
     which can't be continued, ends with an error event. Then everything is as before."""
     process = await start(local(slots=2))
     gateway = process.gateway()
-    unbroken = await whole(gateway, "/chat/completions", {**COUNT, "max_tokens": 40})
-    goes_on = Listener(gateway, "/chat/completions", {**COUNT, "max_tokens": 40})
-    breaks = Listener(gateway, "/chat/completions", {**COUNT, "max_tokens": 40, **FIXED})
+    asked = {**COUNT, "messages": [RULES, *COUNT["messages"]], "max_tokens": 40}
+    unbroken = await whole(gateway, "/chat/completions", asked)
+    goes_on = Listener(gateway, "/chat/completions", asked)
+    breaks = Listener(gateway, "/chat/completions", {**asked, **FIXED})
     await eventually(lambda: len(goes_on.chunks) > 5 and len(breaks.chunks) > 5, 30)
     (engine,) = process.engines()
     engine.kill()

@@ -128,7 +128,7 @@ async def test_pain_nobody_knows_how_reservations_combine(upstream, launch):
 
     await eventually(in_force)
     served = [tiers(await gateway.ask(service_tier="reserved"))[1] for _ in range(3)]
-    assert served == ["reserved", "reserved", "default"], "three answers of four tokens with the first"
+    assert served == ["reserved", "default", "default"], "what was bought second fills within a minute"
     assert tiers(await gateway.ask(model="second", service_tier="reserved")) == INSIDE
     [sold] = (await gateway.admin.get("/capacity", params={"model": MODEL})).json()["data"]
     assert (sold["now"]["sold_input_tpm"], sold["now"]["sold_output_tpm"]) == (2_000, 12)
@@ -169,9 +169,9 @@ async def test_pain_a_limit_counts_twice_and_halves_the_rate(gateway):
 
     await gateway.limit(rpm=6)
     assert await served(12) == [200] * 6 + [429] * 6
-    await gateway.limit(tpm=10 * (PROMPT_TOKENS + 4))
-    tokens = await served(12)
-    assert tokens[:10] == [200] * 10 and 429 in tokens
+    await gateway.limit(tpm=20 * (PROMPT_TOKENS + 4))
+    tokens = await served(24)
+    assert tokens[:19] == [200] * 19 and 429 in tokens, "the last needs room for what its prompt may be"
     await gateway.limit()
     await reserve(gateway, overflow="reject", output_tpm=24)
     assert await served(8, service_tier="reserved") == [200] * 6 + [429] * 2

@@ -7,6 +7,7 @@ import subprocess
 import httpx
 import pytest
 
+from tests.e2e.callers import RULES
 from tests.e2e.gateway import MODEL, behind, chat, cost
 from tests.e2e.upstream import PROMPT_TOKENS, QUESTION
 
@@ -165,7 +166,7 @@ async def test_models_are_listed(real):
 async def test_r31_a_second_project_finds_nothing_of_the_first_ones_prompt(real):
     """Neither in what it is billed nor in what the engine reused; the first one finds its own."""
     other = await real.new_key(project="a stranger")
-    body = chat(messages=[{"role": "user", "content": "Which flag has a maple leaf on it, and why?"}])
+    body = chat(messages=[RULES, {"role": "user", "content": "Which flag has a maple leaf on it, and why?"}])
     for client in (real.http, real.caller(other["secret"])):
         usage = (await client.post("/chat/completions", json=body)).raise_for_status().json()["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] == 0
