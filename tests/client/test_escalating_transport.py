@@ -175,7 +175,9 @@ async def test_r40_other_calls_are_left_alone(make, plane):
     await caller.ask()
 
     async def embed(request, reply):
-        await reply.whole(served_as(request), b'{"object":"list","data":[{"embedding":[0.5],"index":0}],"model":"up"}')
+        await reply.whole(
+            served_as(request), b'{"object":"list","data":[{"embedding":[0.5],"index":0}],"model":"up"}', Usage()
+        )
 
     plane.walk.script = embed
     await caller.run(caller.sdk.embeddings.create, model="m", input=["x"], encoding_format="float")

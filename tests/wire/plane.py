@@ -54,7 +54,7 @@ async def say_hello(request: Request, reply: Reply) -> None:
         await reply.relay(chunk("lo") + chunk("!"))
         await reply.end(Usage(input=5, cache_read=4, output=3))
     else:
-        await reply.whole(served_as(request), WHOLE)
+        await reply.whole(served_as(request), WHOLE, Usage(input=5, cache_read=4, output=3))
 
 
 WHOLE = (

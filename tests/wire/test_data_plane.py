@@ -81,7 +81,7 @@ async def test_usage_is_shown_only_if_asked_for(http: httpx.AsyncClient, options
 @pytest.mark.parametrize(("word", "shown"), [("reserved", "reserved"), ("scale", "scale"), (None, "scale")])
 async def test_r4_reserved_in_openais_vocabulary(plane: Running, http: httpx.AsyncClient, word, shown):
     async def script(request, reply):
-        await reply.whole(served_as(request, served=Tier.RESERVED), b'{"model":"m"}')
+        await reply.whole(served_as(request, served=Tier.RESERVED), b'{"model":"m"}', Usage())
 
     plane.walk.script = script
     answer = await http.post(CHAT, json=HELLO | {"service_tier": word})
@@ -109,7 +109,7 @@ async def test_r11_a_paused_stream_gets_comments_and_stays_one(plane: Running, h
 
 async def test_r50_dropped_fields_are_named_whatever_they_are_called(plane: Running, http: httpx.AsyncClient):
     async def script(request, reply):
-        await reply.whole(served_as(request, dropped=("top_k", "a\r\nx: y", "é" * 500, *("f" * 20))), b"{}")
+        await reply.whole(served_as(request, dropped=("top_k", "a\r\nx: y", "é" * 500, *("f" * 20))), b"{}", Usage())
 
     plane.walk.script = script
     dropped = (await http.post(CHAT, json=HELLO)).headers["x-fareclass-dropped"].split(",")
@@ -331,7 +331,7 @@ async def test_a_fault_in_the_wire_itself_is_one_outcome(plane: Running, http: h
     def fail(*_):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("fareclass.wire.asgi.parse", fail)
+    monkeypatch.setattr("fareclass.wire.openai.decode_object", fail)
     answer = await http.post(CHAT, json=HELLO)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "server_error")
     assert "secret detail" not in answer.text

@@ -13,7 +13,7 @@ from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Project
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.media import MEDIA_PROMPT_BYTES
-from fareclass.wire.openai import ENDPOINTS, parse
+from fareclass.wire.openai import ENDPOINTS
 
 ARRIVAL = Arrival("req_1", "mine", b"fc_x_y", None, None, None, 1.5, 1_500_000)
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -23,22 +23,22 @@ KEY = Key(id="k", project=Project(id="p", name="p"), name="k", secret=b"fc_k_x")
 
 def chat(**fields: Any) -> Request:
     body = {"model": "m", "messages": HELLO} | fields
-    return parse(ENDPOINTS["/v1/chat/completions"], json.dumps(body).encode(), ARRIVAL, KEY)
+    return ENDPOINTS["/v1/chat/completions"].parse(json.dumps(body).encode(), ARRIVAL, KEY)
 
 
 def completion(**fields: Any) -> Request:
     body = {"model": "m", "prompt": "Hello"} | fields
-    return parse(ENDPOINTS["/v1/completions"], json.dumps(body).encode(), ARRIVAL, KEY)
+    return ENDPOINTS["/v1/completions"].parse(json.dumps(body).encode(), ARRIVAL, KEY)
 
 
 def embedding(**fields: Any) -> Request:
-    return parse(ENDPOINTS["/v1/embeddings"], json.dumps({"model": "m"} | fields).encode(), ARRIVAL, KEY)
+    return ENDPOINTS["/v1/embeddings"].parse(json.dumps({"model": "m"} | fields).encode(), ARRIVAL, KEY)
 
 
 def refused(raw: bytes | dict[str, Any]) -> tuple[str, str | None]:
     body = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
     with pytest.raises(Refusal) as caught:
-        parse(ENDPOINTS["/v1/chat/completions"], body, ARRIVAL, KEY)
+        ENDPOINTS["/v1/chat/completions"].parse(body, ARRIVAL, KEY)
     assert caught.value.outcome is Outcome.INVALID
     return caught.value.message, caught.value.param
 
@@ -115,7 +115,7 @@ def test_depth_has_a_limit_and_names_the_field():
         return {"model": "m", "messages": HELLO, "audio": value}
 
     assert refused(nested(64)) == ("`audio` is nested deeper than 64 levels of JSON.", "audio")
-    parse(ENDPOINTS["/v1/chat/completions"], json.dumps(nested(63)).encode(), ARRIVAL, KEY)
+    ENDPOINTS["/v1/chat/completions"].parse(json.dumps(nested(63)).encode(), ARRIVAL, KEY)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_layout_and_escapes_do_not_make_duplicates(separators):
     body = {"model": "m", "messages": [{"role": "user", "content": 'é "model": {}\n'}] * 3, "temperature": 1e-7}
     for ascii_only in (True, False):
         raw = json.dumps(body, separators=separators, ensure_ascii=ascii_only).encode()
-        assert parse(ENDPOINTS["/v1/chat/completions"], raw, ARRIVAL, KEY).body == body
+        assert ENDPOINTS["/v1/chat/completions"].parse(raw, ARRIVAL, KEY).body == body
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_every_own_field_of_a_wrong_type_is_refused_by_name(path):
     valid = {"model": "m", "messages": HELLO, "prompt": "x", "input": "x"}
     for name in ENDPOINTS[path].own_fields:
         with pytest.raises(Refusal) as caught:
-            parse(ENDPOINTS[path], json.dumps(valid | {name: [[True]]}).encode(), ARRIVAL, KEY)
+            ENDPOINTS[path].parse(json.dumps(valid | {name: [[True]]}).encode(), ARRIVAL, KEY)
         assert caught.value.outcome is Outcome.INVALID
         assert (caught.value.param or "").partition("[")[0] == name, caught.value.message
 
@@ -365,7 +365,7 @@ def understand_or_refuse(raw: bytes) -> None:
     outcomes = set()
     for endpoint in ENDPOINTS.values():
         try:
-            request = parse(endpoint, raw, ARRIVAL, KEY)
+            request = endpoint.parse(raw, ARRIVAL, KEY)
         except Refusal as error:
             outcomes.add(error.outcome)
         else:

@@ -12,7 +12,7 @@ HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
 
 
 def taken(fields):
-    points = prefixes.take_points(fields, json.dumps(fields).encode())
+    points = prefixes.take_points(fields)
     assert b"cache_control" not in json.dumps(fields).encode()
     return [block.ttl_s for block in prefixes.blocks(fields, points)]
 
@@ -58,7 +58,7 @@ def test_r28_openais_thirty_minutes_are_kept_for_an_hour():
 def test_r28_a_point_that_can_not_be_meant_is_refused_by_its_path(parts, param):
     fields = json.loads(json.dumps({"messages": [{"role": "user", "content": parts}]}))
     with pytest.raises(Refusal) as refused:
-        prefixes.take_points(fields, json.dumps(fields).encode())
+        prefixes.take_points(fields)
     assert refused.value.param == param
 
 
@@ -66,7 +66,7 @@ def test_a_point_changes_nothing_of_the_prompt_it_stands_in():
     """R28: where points stand differs from turn to turn; the digests must not."""
     plain = {"messages": [{"role": "user", "content": [text(), text("more")]}]}
     marked = {"messages": [{"role": "user", "content": [text(**POINT), text("more")]}]}
-    points = prefixes.take_points(marked, json.dumps(marked).encode())
+    points = prefixes.take_points(marked)
     assert [block.data for block in prefixes.blocks(marked, points)] == [
         block.data for block in prefixes.blocks(plain, {})
     ]

@@ -6,7 +6,17 @@ from typing import Any
 import msgspec
 
 from fareclass.core.prefix import Block
-from fareclass.core.snapshot import Key
+from fareclass.core.snapshot import Key, PriceBook
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What a line of a batch takes with it: `books` are the price books at the making of its job, by model (R33),
+    `deadline_s` is the end of its window on the event loop's clock; `raised`: it ranks as default now (R13).
+    """
+
+    books: Mapping[str, PriceBook]
+    deadline_s: float
+    raised: bool = False
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -20,6 +30,7 @@ class Request(msgspec.Struct, kw_only=True):
     `continuable` is what the request itself allows of R11; the engine must allow it too.
     `media_hosts` are the hosts of remote media in it (R47). `blocks` gives the prompt in pieces that a cache knows
     (R28); they are made only where there is one.
+    `job` is set for a line of a batch.
     `arrived_s` is the event loop's clock, `arrived_us` the time of day.
     """
 
@@ -45,3 +56,4 @@ class Request(msgspec.Struct, kw_only=True):
     traceparent: str | None
     arrived_s: float
     arrived_us: int
+    job: Job | None = None

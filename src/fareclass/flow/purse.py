@@ -61,7 +61,15 @@ class Purses:
         self._estimator = estimator
 
     def open(
-        self, snapshot: Snapshot, request: Request, model: Model, ticket: Ticket, *, writes: bool, now_us: int
+        self,
+        snapshot: Snapshot,
+        book: PriceBook,
+        request: Request,
+        model: Model,
+        ticket: Ticket,
+        *,
+        writes: bool,
+        now_us: int,
     ) -> Purse | None:
         """Hold what it may cost at most, or, where that does not fit, what it will probably cost; None without a budget.
 
@@ -73,7 +81,7 @@ class Purses:
         limits = _limits(snapshot, request)
         if not limits or ticket.tier is Tier.RESERVED:
             return None
-        book, width = snapshot.books[model.name], request.width
+        width = request.width
         rates = book.rates[ticket.tier]
         prompt = ticket.prompt_tokens * max(rates[kind] for kind in (_UNCACHED if writes else _UNCACHED[:1]))
         bound = _most_tokens(request, model, ticket.prompt_tokens // width)

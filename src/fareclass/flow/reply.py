@@ -88,8 +88,8 @@ class Reply(Protocol):
     async def end(self, usage: Usage) -> None:
         """The last bytes of a stream: usage if the caller asked for it, then the end mark."""
 
-    async def whole(self, served: Served, body: bytes) -> None:
-        """An answer that is not streamed."""
+    async def whole(self, served: Served, body: bytes, usage: Usage) -> None:
+        """An answer that is not streamed, in OpenAI's words, and what it used."""
 
     async def refuse(self, refusal: Refusal, served: Served | None = None) -> None:
         """The refusal in the dialect's own form: as a response, or as an event once started."""

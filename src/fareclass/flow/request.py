@@ -129,16 +129,18 @@ class Walk:
         visit.model = model
         found = snapshot.reservations.get((key.project.id, model.name))
         reservations = usable(found, now_us()) if found else ()
-        claim = asked(key, model, request.tier_word, reservations)
+        job = request.job
+        claim = asked(key, model, request.tier_word, reservations) if job is None else Claim(Tier.BATCH, Tier.BATCH)
         visit.terms = Terms(claim.requested, claim.requested)
         check_allowed(claim.requested, key, model)
         check_media(request.media_hosts, model)
         body, dropped = upstream_fields(request, model)
         if not self._ledger.healthy:
             raise Refusal(Outcome.SHED, _NO_LEDGER, retry_after_ms=_LEDGER_RETRY_MS)
-        visit.snapshot = snapshot  # from here on tier and price book stay what they are now (R5)
-        if key.escalation is not None:
-            visit.raised = self._escalations.raised(request, model, claim, snapshot.books[model.name])
+        # From here on tier and price book stay what they are now (R5); those of a batch, what they were then (R33).
+        visit.book = snapshot.books[model.name] if job is None else job.books[model.name]
+        if key.escalation is not None and job is None:
+            visit.raised = self._escalations.raised(request, model, claim, visit.book)
             if visit.raised is not None:
                 claim = claim._replace(otherwise=visit.raised.tier)
         dispatcher = self._dispatchers[model.name]
@@ -161,7 +163,7 @@ class Walk:
         )
         if snapshot.project_budgets or snapshot.key_budgets:
             self._hold_money(snapshot, model, visit, production)
-        quota = snapshot.quotas.get((key.project.id, model.name))
+        quota = snapshot.quotas.get((key.project.id, model.name)) if job is None else None  # R37
         dispatcher.offer(production.seat, quota)
         if quota is not None or ticket.tier is Tier.RESERVED:
             production.served.allowances = dispatcher.allowances(ticket)
@@ -169,9 +171,12 @@ class Walk:
 
     def _hold_money(self, snapshot: Snapshot, model: Model, visit: Visit, production: Production) -> None:
         """Hold it of the budgets that the request comes under; as it asked, where the better tier costs too much (R26)."""
+        assert visit.book is not None
         cached, ticket = production.cached, production.seat.ticket
         writes = cached is not None and bool(cached.prefix.points)
-        hold = partial(self._purses.open, snapshot, visit.request, model, ticket, writes=writes, now_us=now_us())
+        hold = partial(
+            self._purses.open, snapshot, visit.book, visit.request, model, ticket, writes=writes, now_us=now_us()
+        )
         try:
             purse = hold()
         except Refusal:
@@ -228,7 +233,7 @@ class Walk:
             if request.stream:
                 await reply.end(usage)
             else:
-                await reply.whole(production.served, body)
+                await reply.whole(production.served, body, usage)
         except LedgerUnavailable:
             await self._unrecorded(reply, visit, entry)
         except ConnectionError:
@@ -254,7 +259,7 @@ class Walk:
     def _ticket(
         self, request: Request, model: Model, claim: Claim, dispatcher: Dispatcher, cached: CachedPrompt | None
     ) -> Ticket:
-        estimator, key, width = self._estimator, request.key, request.width
+        estimator, key, width, job = self._estimator, request.key, request.width, request.job
         prompt_tokens = estimator.prompt_tokens(model.name, request.prompt_bytes) * width
         read = 0 if cached is None else cached.known_tokens(prompt_tokens)
         likely = estimator.likely(key.project.id, model, request, prompt_tokens=prompt_tokens, read=read)
@@ -263,6 +268,7 @@ class Walk:
             request.id,
             key.project.id,
             Tier.RESERVED if claim.otherwise is None else claim.otherwise,
+            rank=Tier.DEFAULT if job is not None and job.raised else None,
             prompt_tokens=prompt_tokens,
             width=width,
             weight=float(key.project.weight),
@@ -273,6 +279,7 @@ class Walk:
             streamed=request.stream or continuable,
             size_bytes=request.size_bytes,
             holders=NOWHERE if cached is None else cached.holders,
+            deadline=None if job is None else job.deadline_s,
         )
 
     def _release(self, visit: Visit, usage: Usage, *, served: bool) -> None:

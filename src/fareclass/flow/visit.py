@@ -5,7 +5,7 @@ import msgspec
 from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.request import Request
-from fareclass.core.snapshot import Model, Snapshot
+from fareclass.core.snapshot import Model, PriceBook
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
 from fareclass.flow.answer import Production
@@ -24,13 +24,13 @@ _UNKNOWN = Terms(Tier.DEFAULT, Tier.DEFAULT)
 class Visit:
     """Filled in as the request is understood, admitted and served; `ended_us` when its holds are settled."""
 
-    __slots__ = ("ended_us", "key", "model", "production", "raised", "request", "settled", "snapshot", "terms")
+    __slots__ = ("book", "ended_us", "key", "model", "production", "raised", "request", "settled", "terms")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.settled = False
         self.ended_us = 0
-        self.snapshot: Snapshot | None = None
+        self.book: PriceBook | None = None
         self.key = request.key
         self.model: Model | None = None
         self.terms: Terms | None = None
@@ -55,7 +55,7 @@ class Visit:
 
     def estimate(self, estimator: Estimator) -> Usage:
         """What a request that got no token would have used: demand that the planner counts (R35)."""
-        if self.snapshot is None or self.model is None:
+        if self.book is None or self.model is None:
             return Usage()  # it was not admitted
         request = self.request
         prompt_tokens = estimator.prompt_tokens(self.model.name, request.prompt_bytes) * request.width
@@ -114,7 +114,6 @@ class Visit:
         finished.first_token_us = request.arrived_us + round((first_token_s - request.arrived_s) * 1e6)
         # The end is the time of day, the rest the loop's clock since the arrival: they may differ by microseconds.
         finished.ended_us = max(finished.ended_us, finished.first_token_us)
-        if self.snapshot is not None and self.terms is not None:
-            book = self.snapshot.books[finished.model]
-            finished.book_version = book.version
-            finished.cost_pico = cost(book, self.terms.served, finished.usage)
+        if self.book is not None and self.terms is not None:
+            finished.book_version = self.book.version
+            finished.cost_pico = cost(self.book, self.terms.served, finished.usage)

@@ -15,8 +15,10 @@ from fareclass.flow.reply import Reply
 from fareclass.policy.identity import authenticate
 from fareclass.wire.arrival import Arrival, CallerGone, Message, Receive, Send, arrive, read_body
 from fareclass.wire.callers import Callers
-from fareclass.wire.openai import ENDPOINTS, Endpoint, parse
-from fareclass.wire.openai_reply import OpenAIReply
+from fareclass.wire.dialect import Endpoint
+from fareclass.wire.http_reply import HttpReply
+from fareclass.wire.openai_reply import OpenAIDialect
+from fareclass.wire.routes import find
 
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class DataPlane:
         A plain function: each coroutine that a stream's task is inside of costs every token half a microsecond.
         """
         path: str = scope["path"] if scope["type"] == "http" else ""
-        endpoint = ENDPOINTS.get(path)
+        endpoint = find(scope) if path else None
         if endpoint is not None and scope["method"] == "POST":
             return self._generate(endpoint, scope, receive, send)
         if not path or path == "/metrics" or path.startswith("/admin/"):
@@ -70,10 +72,11 @@ class DataPlane:
         return self._look_up(path, scope, send)
 
     async def _generate(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
-        request = await self._understand(endpoint, scope, receive, send)
+        arrival = arrive(scope["headers"])
+        request = await self._understand(endpoint, arrival, receive, send)
         if request is None:
             return
-        reply = OpenAIReply(send, request.id, request)
+        reply = HttpReply(send, request.id, endpoint.dialect(arrival, request))
         self._callers.enter(receive, reply)
         try:
             await self._walk.run(request, reply)
@@ -83,13 +86,12 @@ class DataPlane:
         finally:
             self._callers.leave(reply)
 
-    async def _understand(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> Request | None:
+    async def _understand(self, endpoint: Endpoint, arrival: Arrival, receive: Receive, send: Send) -> Request | None:
         """The request, or None where it was refused. The key comes first, so that no stranger's body is read."""
-        arrival = arrive(scope["headers"])
         key: Key | None = None
         try:
             key = authenticate(self._snapshot(), arrival.token)
-            return parse(endpoint, await read_body(receive, arrival, self._deadlines), arrival, key)
+            return endpoint.parse(await read_body(receive, arrival, self._deadlines), arrival, key)
         except CallerGone:
             gone = Refusal(Outcome.CANCELLED, "The caller hung up before its request was whole.")
             self._walk.rejected(arrival, endpoint.name, key, gone)
@@ -100,23 +102,24 @@ class DataPlane:
             _log.exception("reading a request failed", extra={"request_id": arrival.id})
             refusal = Refusal(Outcome.INTERNAL, f"The gateway failed to read the request ({arrival.id}).")
         self._walk.rejected(arrival, endpoint.name, key, refusal)
-        await OpenAIReply(send, arrival.id).refuse(refusal)
+        await HttpReply(send, arrival.id, endpoint.dialect(arrival, None)).refuse(refusal)
         return None
 
     async def _look_up(self, path: str, scope: Message, send: Send) -> None:
         """Models, and what is not there: an address says so to anybody, so that a wrong one is told from a wrong key."""
         arrival = arrive(scope["headers"])
         try:
-            if not (path in ENDPOINTS or path == _MODELS or path.startswith(_MODELS + "/")):
+            generates = find(scope) is not None
+            if not (generates or path == _MODELS or path.startswith(_MODELS + "/")):
                 raise Refusal(Outcome.NOT_FOUND, f"There is no `{path[:200]}` here. {_WHERE}", code="unknown_url")
-            if path in ENDPOINTS or scope["method"] != "GET":
-                allowed = "POST" if path in ENDPOINTS else "GET"
+            if generates or scope["method"] != "GET":
+                allowed = "POST" if generates else "GET"
                 raise Refusal(Outcome.INVALID, f"`{path[:200]}` takes only {allowed}.", code="method_not_allowed")
             snapshot = self._snapshot()
             authenticate(snapshot, arrival.token)
             await _send_json(send, 200, _models(snapshot, path.removeprefix(_MODELS).removeprefix("/")))
         except Refusal as refusal:
-            await OpenAIReply(send, arrival.id).refuse(refusal)
+            await HttpReply(send, arrival.id, OpenAIDialect(None)).refuse(refusal)
 
 
 def _models(snapshot: Snapshot, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from fareclass.core.limits import CALLER_STALL_S
 from fareclass.deadlines import Deadlines
 from fareclass.wire.arrival import Receive
-from fareclass.wire.openai_reply import OpenAIReply
+from fareclass.wire.http_reply import HttpReply
 
 _YOUNG_S = 0.02
 
@@ -20,12 +20,12 @@ class Callers:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
-        self._new: dict[OpenAIReply, tuple[Receive, asyncio.Task[Any]]] = {}
-        self._young: dict[OpenAIReply, tuple[Receive, asyncio.Task[Any]]] = {}
-        self._watchers: dict[OpenAIReply, asyncio.Task[None]] = {}
+        self._new: dict[HttpReply, tuple[Receive, asyncio.Task[Any]]] = {}
+        self._young: dict[HttpReply, tuple[Receive, asyncio.Task[Any]]] = {}
+        self._watchers: dict[HttpReply, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def enter(self, receive: Receive, reply: OpenAIReply) -> None:
+    def enter(self, receive: Receive, reply: HttpReply) -> None:
         """The current task's request begins."""
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
@@ -33,7 +33,7 @@ class Callers:
         if self._timer is None:
             self._timer = task.get_loop().call_later(_YOUNG_S, self._sweep)
 
-    def leave(self, reply: OpenAIReply) -> None:
+    def leave(self, reply: HttpReply) -> None:
         """The request is over."""
         if self._new.pop(reply, None) is None and self._young.pop(reply, None) is None:
             watcher = self._watchers.pop(reply, None)
@@ -47,7 +47,7 @@ class Callers:
         self._young, self._new = self._new, {}
         self._timer = loop.call_later(_YOUNG_S, self._sweep) if self._young else None
 
-    async def _watch(self, receive: Receive, reply: OpenAIReply, caller: asyncio.Task[Any]) -> None:
+    async def _watch(self, receive: Receive, reply: HttpReply, caller: asyncio.Task[Any]) -> None:
         """Cancel the walk once the caller hangs up, or has read nothing for `CALLER_STALL_S`.
 
         The server says `http.disconnect` after a finished response too; `reply.finished` tells these apart.

@@ -15,6 +15,7 @@ from fareclass.core.snapshot import Key
 from fareclass.wire import media, openai_fields, prefixes
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.json_checks import decode_object
+from fareclass.wire.openai_reply import OpenAIDialect
 
 _BYTES_PER_TOKEN_ID = 4
 _CONSTRAINTS = frozenset(
@@ -50,60 +51,69 @@ class Shape(msgspec.Struct, frozen=True):
     media_hosts: tuple[str, ...] = ()
 
 
-class Endpoint(NamedTuple):
-    """One generating call of the API: its name in ledger and metrics, its path below `/v1`, and how it is read."""
+class OpenAIEndpoint(NamedTuple):
+    """Implements `dialect.Endpoint`. `path` is below `/v1`; `own_fields` are those of the API, read by `read`."""
 
     name: str
     path: str
     own_fields: frozenset[str]
     read: Callable[[dict[str, Any], int], tuple[openai_fields.Common, Shape]]
 
+    def parse(self, raw: bytes, arrival: Arrival, key: Key) -> Request:
+        marked = any(mark in raw for mark in prefixes.MARKS)
+        return self.understand(decode_object(raw), len(raw), arrival, key, marked=marked)
 
-def parse(endpoint: Endpoint, raw: bytes, arrival: Arrival, key: Key) -> Request:
-    """Understand a request body (R1, R49, R50); `key` is the one that it was sent with.
+    def dialect(self, arrival: Arrival, request: Request | None) -> OpenAIDialect:
+        return OpenAIDialect(request)
 
-    Raises:
-        Refusal: `invalid`, with the path of the offending field in `param`.
-    """
-    fields = decode_object(raw)
-    common, shape = endpoint.read(fields, len(raw))
-    points = prefixes.take_points(fields, raw) if isinstance(common, openai_fields.Chat) else {}
-    if shape.width > WIDTH:
-        raise Refusal(
-            Outcome.INVALID,
-            f"The request asks for {shape.width} sequences (`n` × prompts); at most {WIDTH} run in one request. "
-            "Send several requests.",
-            param="n" if fields.get("n") else "best_of" if fields.get("best_of") else "prompt",
+    def understand(
+        self, fields: dict[str, Any], size_bytes: int, arrival: Arrival, key: Key, *, marked: bool
+    ) -> Request:
+        """The request that a decoded body asks for, which took `size_bytes` in whatever API it came through.
+
+        `marked`: it may have cache points.
+
+        Raises:
+            Refusal: `invalid`, with the path of the offending field in `param`.
+        """
+        common, shape = self.read(fields, size_bytes)
+        points = prefixes.take_points(fields) if marked and isinstance(common, openai_fields.Chat) else {}
+        if shape.width > WIDTH:
+            raise Refusal(
+                Outcome.INVALID,
+                f"The request asks for {shape.width} sequences (`n` × prompts); at most {WIDTH} run in one request. "
+                "Send several requests.",
+                param="n" if fields.get("n") else "best_of" if fields.get("best_of") else "prompt",
+            )
+        fields.pop("service_tier", None)
+        extra: dict[str, Any] = {}
+        if not fields.keys() <= self.own_fields:
+            extra = {name: value for name, value in fields.items() if name not in self.own_fields}
+            fields = {name: value for name, value in fields.items() if name in self.own_fields}
+        return Request(
+            id=arrival.id,
+            caller_id=arrival.caller_id,
+            endpoint=self.name,
+            path=self.path,
+            key=key,
+            model=common.model,
+            tier_word=common.service_tier,
+            stream=shape.stream,
+            body=fields,
+            extra=extra,
+            max_tokens=shape.max_tokens,
+            width=shape.width,
+            size_bytes=size_bytes,
+            prompt_bytes=shape.prompt_bytes,
+            continuable=shape.continuable,
+            constrained=shape.constrained or not _CONSTRAINTS.isdisjoint(extra),
+            stop=shape.stop,
+            media_hosts=shape.media_hosts,
+            blocks=partial(prefixes.blocks, fields, points),
+            traceparent=arrival.traceparent,
+            arrived_s=arrival.arrived_s,
+            arrived_us=arrival.arrived_us,
         )
-    fields.pop("service_tier", None)
-    extra: dict[str, Any] = {}
-    if not fields.keys() <= endpoint.own_fields:
-        extra = {name: value for name, value in fields.items() if name not in endpoint.own_fields}
-        fields = {name: value for name, value in fields.items() if name in endpoint.own_fields}
-    return Request(
-        id=arrival.id,
-        caller_id=arrival.caller_id,
-        endpoint=endpoint.name,
-        path=endpoint.path,
-        key=key,
-        model=common.model,
-        tier_word=common.service_tier,
-        stream=shape.stream,
-        body=fields,
-        extra=extra,
-        max_tokens=shape.max_tokens,
-        width=shape.width,
-        size_bytes=len(raw),
-        prompt_bytes=shape.prompt_bytes,
-        continuable=shape.continuable,
-        constrained=shape.constrained or not _CONSTRAINTS.isdisjoint(extra),
-        stop=shape.stop,
-        media_hosts=shape.media_hosts,
-        blocks=partial(prefixes.blocks, fields, points),
-        traceparent=arrival.traceparent,
-        arrived_s=arrival.arrived_s,
-        arrived_us=arrival.arrived_us,
-    )
 
 
 def _convert(fields: dict[str, Any], kind: type[T]) -> T:
@@ -214,12 +224,9 @@ def _fields(kind: type[openai_fields.Common]) -> frozenset[str]:
     return frozenset(kind.__struct_fields__)
 
 
-ENDPOINTS: Mapping[str, Endpoint] = MappingProxyType(
-    {
-        "/v1/chat/completions": Endpoint(
-            "chat.completions", "/chat/completions", _fields(openai_fields.Chat), _read_chat
-        ),
-        "/v1/completions": Endpoint("completions", "/completions", _fields(openai_fields.Completion), _read_completion),
-        "/v1/embeddings": Endpoint("embeddings", "/embeddings", _fields(openai_fields.Embedding), _read_embedding),
-    }
+CHAT = OpenAIEndpoint("chat.completions", "/chat/completions", _fields(openai_fields.Chat), _read_chat)
+COMPLETIONS = OpenAIEndpoint("completions", "/completions", _fields(openai_fields.Completion), _read_completion)
+EMBEDDINGS = OpenAIEndpoint("embeddings", "/embeddings", _fields(openai_fields.Embedding), _read_embedding)
+ENDPOINTS: Mapping[str, OpenAIEndpoint] = MappingProxyType(
+    {f"/v1{endpoint.path}": endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS)}
 )

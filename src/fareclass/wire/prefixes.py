@@ -16,7 +16,8 @@ from fareclass.wire.media import MEDIA_PROMPT_BYTES
 
 _FORMS: Final = {"prompt_cache_breakpoint": ("mode", "explicit"), "cache_control": ("type", "ephemeral")}
 _TTLS: Final = {"5m": FIVE_MINUTES_S, "30m": ONE_HOUR_S, "1h": ONE_HOUR_S}
-_MARKS: Final = tuple(f'"{name}"'.encode() for name in _FORMS)
+MARKS: Final = tuple(f'"{name}"'.encode() for name in _FORMS)
+"""One of these is in the bytes of every body that has a cache point."""
 
 Place = tuple[str, int, int]
 """Where a point stands: `tools` or `messages`, the number there, and that of the part, -1 for the whole."""
@@ -25,14 +26,12 @@ Points = Mapping[Place, int]
 _encode = msgspec.json.Encoder().encode
 
 
-def take_points(fields: dict[str, Any], raw: bytes) -> Points:
+def take_points(fields: dict[str, Any]) -> Points:
     """Cut the cache points out of a body, which no engine would understand; their TTLs in seconds.
 
     Raises:
         Refusal: `invalid`, for one that is malformed, one too many, or a longer TTL behind a shorter one.
     """
-    if _MARKS[0] not in raw and _MARKS[1] not in raw:
-        return {}
     points: dict[Place, int] = {}
     for place, node, path in _nodes(fields):
         for name, (word, value) in _FORMS.items():

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from fareclass.core.usage import Usage
+from fareclass.wire.errors import Headers
 
 _END = b"}\n\n"
 _TIER_KEY = b'"service_tier"'
@@ -19,6 +20,11 @@ _TIER_FIRST = re.compile(rb'"service_tier"\s*:\s*(?:null|"[^"\\]*")\s*,')
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _CREATED = re.compile(rb'"created"\s*:\s*[0-9]+')
+HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"
 

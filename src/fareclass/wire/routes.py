@@ -1,0 +1,15 @@
+"""Which call of which API a path is."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fareclass.wire import openai
+from fareclass.wire.arrival import Message
+from fareclass.wire.dialect import Endpoint
+
+GENERATING: Mapping[str, Endpoint] = MappingProxyType({**openai.ENDPOINTS})
+
+
+def find(scope: Message) -> Endpoint | None:
+    """The generating call at this path, None if there is none."""
+    return GENERATING.get(scope["path"])
