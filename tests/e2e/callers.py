@@ -10,7 +10,10 @@ from tests.e2e.gateway import MODEL, Gateway
 
 COUNT = {"model": MODEL, "messages": [{"role": "user", "content": "Count from 1 to 40."}], "temperature": 0}
 """What the built-in model answers at length, and always in the same words."""
-RULES = {"role": "system", "content": "You are a patient clerk at an airport who answers briefly and to the point. " * 8}
+RULES = {
+    "role": "system",
+    "content": "You are a patient clerk at an airport who answers briefly and to the point. " * 8,
+}
 """Makes a prompt long enough to be looked for in a cache."""
 
 

@@ -1,0 +1,85 @@
+"""What an engine says in a chat, decoded: the translators of the other APIs read these in place of its bytes."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from fareclass.core.outcomes import Outcome, Refusal
+
+
+class Function(msgspec.Struct, frozen=True):
+    """A piece of a call: the name comes once, the arguments' JSON in pieces."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One of several calls that an answer makes; pieces of it have the same `index`."""
+
+    index: int = 0
+    id: str | None = None
+    function: Function = Function()
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A `delta` or a `message`. Engines name reasoning in two ways."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+    @property
+    def thought(self) -> str | None:
+        """Its reasoning."""
+        return self.reasoning_content or self.reasoning
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One sequence's piece of the answer."""
+
+    index: int = 0
+    delta: Said = Said()
+    message: Said = Said()
+    finish_reason: str | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One event of a stream, or a whole answer."""
+
+    choices: list[Choice] = []
+
+
+_decode = msgspec.json.Decoder(Chunk).decode
+
+
+def chunks(events: bytes) -> Iterator[Chunk]:
+    """Of whole server-sent events, in their order; what is not a chunk is left out.
+
+    Raises:
+        Refusal: `upstream_failed`: the engine said something that is no chat.
+    """
+    for event in events.split(b"\n\n"):
+        if event.startswith(b"data: {"):
+            yield _read(event[6:])
+
+
+def whole(body: bytes) -> Choice:
+    """The first sequence of an answer that did not come as a stream.
+
+    Raises:
+        Refusal: `upstream_failed`: the engine said something that is no chat.
+    """
+    found = _read(body).choices
+    if not found:
+        raise Refusal(Outcome.UPSTREAM_FAILED, "The engine's answer holds no choice.")
+    return found[0]
+
+
+def _read(body: bytes) -> Chunk:
+    try:
+        return _decode(body)
+    except msgspec.MsgspecError as error:
+        raise Refusal(Outcome.UPSTREAM_FAILED, f"The engine's answer is no chat: {error}.") from None
