@@ -255,7 +255,7 @@ def test_every_call_of_the_control_plane_is_in_the_reference():
     calls = {
         cell for cells in rows("docs/reference/http.md", "For operators") for cell in re.findall(r"`(.*?)`", cells[0])
     }
-    operations = all_operations(None, None, None)
+    operations = all_operations(None, None, None, None)
     assert calls == {f"{one.method} {one.path.replace(':path', '')}" for one in operations}
 
 
@@ -365,8 +365,9 @@ def test_the_readmes_examples_run(gateway: Gateway, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("gateway", ["# fleet.yaml"], indirect=True)
 def test_the_callers_examples_run(gateway: Gateway):
-    said = [gateway.run(block.text) for block in blocks("python", ROOT / "docs" / "how-to" / "call.md")]
-    assert [lines[0].split()[0] for lines in said] == ["default", "x-request-id", "flex"]
+    paths = [ROOT / "docs" / "how-to" / f"{name}.md" for name in ("call", "responses")]
+    said = [gateway.run(block.text) for path in paths for block in blocks("python", path)]
+    assert [said[n][0].split()[0] for n in (0, 1, 2, 4)] == ["default", "x-request-id", "flex", "completed"]
 
 
 @pytest.mark.parametrize("gateway", ["# fleet.yaml"], indirect=True)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import statistics
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.machine import heading
-from bench.overhead.processes import free_port, measure, running, wait_until_ready
+from bench.overhead.processes import cores, free_port, measure, running, wait_until_ready
 from bench.overhead.targets import Target, bare, gateway, ledger_rows, litellm
 
 _Runs = dict[str, list[dict[str, Any]]]
@@ -120,7 +119,7 @@ def _streams_table(runs: _Runs, console: Console) -> None:
 
 
 def _run(options: argparse.Namespace, folder: Path, console: Console) -> None:
-    bench = Bench(options, _cores())
+    bench = Bench(options, cores())
     port, log = free_port(), folder / "upstream.log"
     upstream = f"http://127.0.0.1:{port}"
     with contextlib.ExitStack() as stack:
@@ -140,14 +139,6 @@ def _run(options: argparse.Namespace, folder: Path, console: Console) -> None:
         rows, answers = ledger_rows(folder), bench.answers["gateway"]
         verdict = "equal" if rows == answers else "NOT EQUAL"
         console.print(f"ledger: {rows:,} completed entries for {answers:,} whole answers: {verdict}")
-
-
-def _cores() -> tuple[int, int]:
-    """One core for load generator and upstream, the last one for the process under test."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        sys.exit("this bench needs two cores: one for the process under test alone")
-    return cores[0], cores[-1]
 
 
 def main() -> None:

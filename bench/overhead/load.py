@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import uvloop
 
+from bench.overhead.asked import DIALECTS, request_bytes
 from bench.overhead.upstream import TOKENS_PER_S
 
 STREAM_MARGIN_S = 2.0
@@ -30,9 +31,10 @@ def cpu_s(pid: int) -> float:
 
 
 class Tally:
-    """What the connections saw. `seconds` and `events` only count while `open`; `answers` always does."""
+    """What the connections saw. `seconds` and `events` only count while `open`; `answers` always does. A token shows by its `mark`."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: bytes) -> None:
+        self.mark = mark
         self.open = False
         self.answers = 0
         self.errors = 0
@@ -72,7 +74,7 @@ class Connection(asyncio.Protocol):
             self._answered()
         elif self._end:
             if self._tally.open:
-                self._tally.events += data.count(b"data: ")
+                self._tally.events += data.count(self._tally.mark)
             if self._received.endswith(self._end):
                 self._answered()
             else:
@@ -99,23 +101,6 @@ class Connection(asyncio.Protocol):
         self._received, self._end, self._need, self.busy = b"", b"", 0, False
         if self.again:
             self.send()
-
-
-def request_bytes(port: int, key: str, model: str, *, stream: bool, max_tokens: int) -> bytes:
-    """A chat request of some 40 tokens, such as a newcomer would send."""
-    messages = [
-        {"role": "system", "content": "You are a helpful assistant that answers in one short sentence."},
-        {"role": "user", "content": "Why do airlines sell seats of one plane at several prices? Answer briefly."},
-    ]
-    body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": max_tokens}
-    if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    data = json.dumps(body, separators=(",", ":")).encode()  # as the SDKs write it
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    return head.encode() + data
 
 
 async def _connect(port: int, request: bytes, tally: Tally, *, again: bool) -> Connection:
@@ -197,11 +182,13 @@ async def _idle(connections: list[Connection]) -> None:
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     """One run; `answers` counts everything that was answered, warm-up included."""
-    tally = Tally()
+    tally = Tally(DIALECTS[options.dialect].mark)
     shape = {"closed": _closed, "paced": _paced, "streams": _streams}[options.shape]
     streams = options.shape == "streams"
     max_tokens = int(TOKENS_PER_S * (options.warmup + options.seconds + STREAM_MARGIN_S)) if streams else 64
-    request = request_bytes(options.port, options.key, options.model, stream=streams, max_tokens=max_tokens)
+    request = request_bytes(
+        options.dialect, options.port, options.key, options.model, stream=streams, max_tokens=max_tokens
+    )
     own_s, begun_s = time.process_time(), time.perf_counter()
     result = await shape(options, request, tally)
     busy = (time.process_time() - own_s) / (time.perf_counter() - begun_s)
@@ -215,6 +202,7 @@ def main() -> None:
     parser.add_argument("pid", type=int, help="the process under test")
     parser.add_argument("--key", default="none")
     parser.add_argument("--model", default="static")
+    parser.add_argument("--dialect", choices=DIALECTS, default="chat completions")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=float, default=200.0, help="requests/s of `paced`")
     parser.add_argument("--warmup", type=float, default=1.0)

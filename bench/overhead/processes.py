@@ -17,6 +17,14 @@ START_S = 120.0
 STOP_S = 30.0
 
 
+def cores() -> tuple[int, int]:
+    """One core for load generator and upstream, the last one for the process under test."""
+    found = sorted(os.sched_getaffinity(0))
+    if len(found) < 2:
+        sys.exit("this bench needs two cores: one for the process under test alone")
+    return found[0], found[-1]
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]

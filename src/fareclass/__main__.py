@@ -2,14 +2,15 @@
 
 import typer
 
-from fareclass.cli import admin, budget, check, engine, local, reservation, usage, workload
+from fareclass.cli import admin, batch, budget, check, engine, local, reservation, usage, webhook, workload
 
 _HELP = """Service tiers for LLM inference: a gateway that gives every request a fare class.
 
-`fareclass serve` starts one; `project`, `key`, `quota`, `budget`, `price`, `pool`, `reservation`, `workload` and `usage`
-speak to it while it runs.
+`fareclass serve` starts one; `project`, `key`, `quota`, `budget`, `price`, `pool`, `reservation`, `webhook`, `workload` and
+`usage` speak to it while it runs.
 
-From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY.
+From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY. `batch` sends many requests from a file, with a
+project's key in FARECLASS_API_KEY.
 """
 
 
@@ -21,7 +22,7 @@ def main() -> None:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for module in (local, check, engine, admin, budget, reservation, workload, usage):
+    for module in (local, check, engine, batch, admin, budget, reservation, webhook, workload, usage):
         module.register(program)
     program()
 

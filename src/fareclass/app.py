@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,12 +23,16 @@ from fareclass.engine.base import Engine, EngineFailed, EngineRefused
 from fareclass.engine.local import LocalEngine
 from fareclass.engine.model_file import ModelUnavailableError, fetch_default_model
 from fareclass.engine.openai_http import HttpEngine
+from fareclass.engine.outbound import Names, Outbound
 from fareclass.engine.sim_replica import Speed
 from fareclass.engine.simulated import SimulatedEngine
+from fareclass.flow.batches import Batches
 from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control, Tariff
+from fareclass.flow.counting import TokenCounts
 from fareclass.flow.dispatch import Berth, Dispatcher
 from fareclass.flow.escalations import DAY_US, Escalations
+from fareclass.flow.files import Files
 from fareclass.flow.fleet import Fleet
 from fareclass.flow.keeper import Keeper
 from fareclass.flow.levels import Estimates, Levels
@@ -36,18 +41,32 @@ from fareclass.flow.purse import Purses
 from fareclass.flow.request import Walk
 from fareclass.flow.reserved import Standing
 from fareclass.flow.spending import Spending
+from fareclass.flow.stored_responses import StoredResponses
+from fareclass.flow.webhook_sending import WebhookSender
+from fareclass.flow.webhooks import Webhooks
 from fareclass.metering.ledger import Ledger
 from fareclass.metering.pricing import PriceError
 from fareclass.policy.budgets import Budgets
 from fareclass.policy.escalation import Escalator
 from fareclass.policy.estimate import Estimator
+from fareclass.policy.webhook_address import judge
 from fareclass.store import StoreError
 from fareclass.store.database import Store
 from fareclass.store.entries import escalated_cost
 from fareclass.store.fingerprints import open_master_key
+from fareclass.store.master_key import MasterKey
 from fareclass.telemetry import LedgerState, Telemetry
+from fareclass.wire import batches as batch_calls
 from fareclass.wire.admin import admin_app
+from fareclass.wire.anthropic_count import count_operation
 from fareclass.wire.asgi import ASGIApp, DataPlane
+from fareclass.wire.calls import Calls
+from fareclass.wire.files import FileCalls
+from fareclass.wire.project_plane import Operation, project_app
+from fareclass.wire.responses_background import Background
+from fareclass.wire.responses_plane import ResponsesPlane
+from fareclass.wire.responses_stored import Conversations
+from fareclass.wire.routes import GENERATING
 
 Step = Callable[..., None]
 SPARE_SLOTS = 2
@@ -109,11 +128,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     await asyncio.to_thread(store.upgrade)
     master = await asyncio.to_thread(open_master_key, config.master_key_file, store)
     models = _models(config)
-    tariffs = {
-        name: Tariff(price=model.price, multipliers=config.multipliers(name), reserved=model.reserved_price)
-        for name, model in config.models.items()
-    }
-    control = await asyncio.to_thread(Control, store, master, models, tariffs)
+    control = await asyncio.to_thread(Control, store, master, models, _tariffs(config))
     project_key = await asyncio.to_thread(control.first_key, settings.__name__)
     dispatchers = await _pools(config, models, step, stack)
     standing = Standing(lambda: control.snapshot, dispatchers)
@@ -145,19 +160,82 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
         telemetry.observe,
     )
     stack.push_async_callback(walk.close)
+    webhooks = _webhooks(config, store, master, control, stack)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
-    admin = admin_app(
-        control, spending, fleet, admin_key, also=[_metrics(telemetry, None if config.loopback else admin_key)]
-    )
+    metrics = _metrics(telemetry, None if config.loopback else admin_key)
+    admin = admin_app(control, spending, webhooks, fleet, admin_key, also=[metrics])
 
     def ready() -> str | None:
         return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
 
-    asgi = DataPlane(walk, snapshot=lambda: control.snapshot, ready=ready, fallback=admin)
-    first = None
-    if project_key is not None:
-        first = FirstKeys(admin=None if config.admin_key else admin_key, project=project_key)
+    conversations, commands = await _responses(store, walk, control, stack)
+    counts = TokenCounts(lambda: control.snapshot, dispatchers, estimator)
+    batches = await _batches(config, store, walk, control, dispatchers, stack)
+    objects = project_app(lambda: control.snapshot, [*commands, count_operation(counts.count), *batches])
+    asgi = DataPlane(
+        walk,
+        snapshot=lambda: control.snapshot,
+        ready=ready,
+        objects=objects,
+        fallback=admin,
+        conversations=conversations,
+    )
+    shown = None if config.admin_key else admin_key
+    first = None if project_key is None else FirstKeys(admin=shown, project=project_key)
     return System(asgi, first, ready, stack)
+
+
+def _tariffs(config: Config) -> Mapping[str, Tariff]:
+    return {
+        name: Tariff(price=model.price, multipliers=config.multipliers(name), reserved=model.reserved_price)
+        for name, model in config.models.items()
+    }
+
+
+def _webhooks(config: Config, store: Store, master: MasterKey, control: Control, stack: AsyncExitStack) -> Webhooks:
+    """The commands on webhooks, and what sends to them."""
+    check = judge(config.webhook_networks)
+    names = Names()
+    stack.callback(names.close)
+    sender = WebhookSender(store, master, Outbound(check, ssl.create_default_context(), names).post)
+    stack.push_async_callback(sender.close)
+    sender.open()
+    return Webhooks(control, master, check, http=bool(config.webhook_networks))
+
+
+async def _responses(
+    store: Store, walk: Walk, control: Control, stack: AsyncExitStack
+) -> tuple[Conversations, Sequence[Operation]]:
+    """Stored responses, and those in the background, which go on where the last end of the gateway left them."""
+    stored = StoredResponses(store)
+    stored.open()
+    stack.push_async_callback(stored.close)
+    background = Background(Calls(walk), stored, lambda: control.snapshot)
+    await background.open()
+    stack.push_async_callback(background.close)
+    return Conversations(stored, background), ResponsesPlane(stored, background).operations()
+
+
+async def _batches(
+    config: Config,
+    store: Store,
+    walk: Walk,
+    control: Control,
+    dispatchers: Mapping[str, Dispatcher],
+    stack: AsyncExitStack,
+) -> Sequence[Operation]:
+    """Files of projects, and batches, which go on where the last end of the gateway left them."""
+    files = Files(store, config.data_folder)
+    try:
+        await files.open()
+    except OSError as error:
+        raise StartError(f"the data folder {config.data_folder} can't be used: {error.strerror}") from error
+    stack.push_async_callback(files.close)
+    formats = {batch_calls.API: batch_calls.OpenAILines(Calls(walk), GENERATING)}
+    batches = Batches(store, config.data_folder, files, lambda: control.snapshot, dispatchers, formats)
+    await batches.open()
+    stack.push_async_callback(batches.close)
+    return [*FileCalls(files).operations(), *batch_calls.BatchCalls(batches, files).operations()]
 
 
 def _escalator(store: Store) -> Escalator:

@@ -64,9 +64,11 @@ def load(file: Path | None = None, env: Mapping[str, str] = os.environ) -> Confi
     reader = Reader(file, env)
     reader.override("listen", "FARECLASS_LISTEN")
     reader.override("store", "FARECLASS_STORE")
+    reader.override("data_folder", "FARECLASS_DATA_FOLDER")
     reader.override("master_key_file", "FARECLASS_MASTER_KEY_FILE")
     reader.override("admin_key_env", "FARECLASS_ADMIN_KEY", by_name=True)
     reader.default("store", f"sqlite:///{platformdirs.user_data_path('fareclass') / 'store' / 'fareclass.db'}")
+    reader.default("data_folder", str(platformdirs.user_data_path("fareclass") / "files"))
     reader.default("master_key_file", str(platformdirs.user_config_path("fareclass") / "keys" / "master.key"))
     if file is None:
         reader.default(

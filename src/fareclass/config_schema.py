@@ -75,6 +75,13 @@ def _is_domain(text: str) -> bool:
     return _is_host(text) and text == text.lower() and not set("[_") & set(text)
 
 
+def _is_network(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_network(text))
+    except ValueError:
+        return False
+
+
 def _is_field(name: str) -> bool:
     settled = field_names.API | field_names.OWNED | field_names.WITHHELD
     return _FIELD.fullmatch(name) is not None and name not in settled
@@ -129,9 +136,13 @@ EngineUrl = Annotated[
 ]
 ExistingFile = Annotated[Path, must_be("a file that is there", Path.is_file)]
 NewFile = Annotated[Path, must_be("a file rather than a folder", lambda path: not path.is_dir())]
+NewFolder = Annotated[Path, must_be("a folder rather than a file", lambda path: not path.is_file())]
 Domain = Annotated[
     str,
     must_be("a host or domain alone, in lower case, such as media.example.com: no scheme, port, path or *", _is_domain),
+]
+Network = Annotated[
+    str, must_be("a network such as 10.20.0.0/16 or fd00:20::/32, with no bits set beyond its length", _is_network)
 ]
 Field = Annotated[
     str,
@@ -292,8 +303,9 @@ class TierSettings(Struct, frozen=True, kw_only=True):
 class Config(Struct, frozen=True, kw_only=True):
     """All settings. Paths are absolute. `admin_key` is None where the first start shall make one.
 
-    `drain_s`: how long running work may go on after SIGTERM. `insecure_listen` allows
+    `data_folder` holds uploaded files and batches. `drain_s`: how long running work may go on after SIGTERM. `insecure_listen` allows
     listening beyond loopback without TLS, for use behind a proxy that has it.
+    `webhook_networks`: the operator's own that webhooks may go to (R47).
     """
 
     listen: Listen = "127.0.0.1:8000"
@@ -301,9 +313,11 @@ class Config(Struct, frozen=True, kw_only=True):
     tls: Tls | None = None
     store: StoreUrl
     store_password: Secret | None = None
+    data_folder: NewFolder
     master_key_file: NewFile
     admin_key: Secret | None = None
     drain_s: Annotated[float, Meta(ge=0, le=limits.DRAIN_S)] = 30.0
+    webhook_networks: Annotated[tuple[Network, ...], Meta(max_length=limits.SETTINGS)] = ()
     models: Annotated[Mapping[Name, Model], Meta(min_length=1, max_length=limits.SETTINGS)]
     tiers: Mapping[Tier, TierSettings] = {}
 

@@ -69,6 +69,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> Path:
     own = {
         "listen": "127.0.0.1:0",
         "store": "sqlite:///db/fareclass.db",
+        "data_folder": "files",
         "master_key_file": "keys/master.key",
         "admin_key_env": "FARECLASS_ADMIN_KEY",
     }

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from fareclass.core.outcomes import Outcome
 from fareclass.metering.ledger import Ledger, LedgerUnavailable
 from fareclass.store.database import DatabaseLostError, Store
 from fareclass.store.entries import EntryWriter
@@ -233,3 +234,23 @@ def test_kill_9_loses_no_answered_request(store: Store, store_url: str) -> None:
     found = ids(store)
     assert len(found) == len(set(found))
     assert set(answered) <= set(found)
+
+
+async def test_work_that_is_run_again_is_billed_once(store: Store, ledger: Ledger):
+    """R35, R38: what was cut off gives way to the run that completed, in whatever groups they are; nothing gives way after."""
+    cut, done = Outcome.CANCELLED, Outcome.COMPLETED
+    first, again = entry(id="batch_1", outcome=cut, cost_pico=5), entry(id="batch_1", outcome=done, cost_pico=7)
+    await asyncio.gather(ledger.append(first), ledger.append(again))
+    await ledger.append(entry(id="batch_2", outcome=cut, cost_pico=0))
+    await ledger.append(entry(id="batch_2", outcome=done, cost_pico=9))
+    await ledger.append(entry(id="batch_2", outcome=done, cost_pico=11))
+    EntryWriter(store.claim()).insert(
+        [entry(id="batch_3", outcome=cut), entry(id="batch_3", outcome=done, cost_pico=13)]
+    )
+    with store.read() as connection:
+        found = connection.execute(sa.select(table.c.id, table.c.outcome, table.c.cost_pico).order_by(table.c.id)).all()
+    assert [tuple(row) for row in found] == [
+        ("batch_1", "completed", 7),
+        ("batch_2", "completed", 9),
+        ("batch_3", "completed", 13),
+    ]

@@ -13,9 +13,12 @@ from fareclass.core.snapshot import Capacity, Model
 from fareclass.core.tiers import TIERS
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.spending import Spending
+from fareclass.flow.webhooks import Webhooks
 from fareclass.policy.budgets import Budgets
+from fareclass.policy.webhook_address import judge
 from fareclass.store.database import Store
 from fareclass.store.fingerprints import open_master_key
+from fareclass.store.master_key import MasterKey
 from fareclass.wire.admin import admin_app
 
 FACTORS = tuple(Decimal(text) for text in ("1", "1.75", "1", "0.5", "0.5"))
@@ -73,4 +76,5 @@ def make_control(
 
 
 def make_app(control: Control) -> Starlette:
-    return admin_app(control, Spending(control, Budgets(time.time_ns() // 1000)), OnePool(), ADMIN_KEY)
+    webhooks = Webhooks(control, MasterKey({1: bytes(32)}), judge(["127.0.0.0/8"]), http=True)
+    return admin_app(control, Spending(control, Budgets(time.time_ns() // 1000)), webhooks, OnePool(), ADMIN_KEY)

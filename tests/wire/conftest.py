@@ -11,11 +11,12 @@ import pytest
 import typer
 import uvicorn
 
-from fareclass.cli import admin, budget, check, engine, local, reservation, usage, workload
+from fareclass.cli import admin, budget, check, engine, local, reservation, usage, webhook, workload
 from fareclass.core.snapshot import Key, Model, Project, Snapshot
 from fareclass.core.tiers import Tier
 from fareclass.store.database import Store
 from fareclass.wire.asgi import DataPlane
+from fareclass.wire.project_plane import project_app
 from tests.wire.admin_plane import make_app, make_control
 from tests.wire.plane import SECRET, FakeWalk, Running
 
@@ -37,7 +38,13 @@ async def plane(snapshot: Snapshot) -> AsyncIterator[Running]:
         await send({"type": "http.response.body", "body": b"fallback"})
 
     running = Running(FakeWalk())
-    app = DataPlane(running.walk, snapshot=lambda: snapshot, ready=lambda: running.not_ready, fallback=fallback)
+    app = DataPlane(
+        running.walk,
+        snapshot=lambda: snapshot,
+        ready=lambda: running.not_ready,
+        objects=project_app(lambda: snapshot, []),
+        fallback=fallback,
+    )
     config = uvicorn.Config(app, interface="asgi3", port=0, lifespan="off", log_level="error", access_log=False)
     config.load()
     server = uvicorn.Server(config)
@@ -74,6 +81,6 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def program() -> typer.Typer:
     made = typer.Typer()
-    for module in (admin, budget, reservation, usage, workload, local, check, engine):
+    for module in (admin, budget, reservation, usage, webhook, workload, local, check, engine):
         module.register(made)
     return made

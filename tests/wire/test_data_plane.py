@@ -128,7 +128,7 @@ async def test_models(http: httpx.AsyncClient):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "//v1/models", "/v1", "/v1/", "/v1/responses", "/chat/completions", "/admin", "/metricsx"]
+    "path", ["/", "/docs", "//v1/models", "/v1", "/v1/", "/v1/answers", "/chat/completions", "/admin", "/metricsx"]
 )
 @pytest.mark.parametrize("key", [f"Bearer {SECRET}", "Bearer wrong", ""])
 async def test_what_is_not_there_is_told_with_where_the_api_is(plane: Running, http: httpx.AsyncClient, path, key):

@@ -18,11 +18,11 @@ from fareclass.store.master_key import read_master_key
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_NO_PROXY = MappingProxyType(dict.fromkeys(("all://127.0.0.1", "all://[::1]", "all://localhost")))
+LOCAL_DIRECT = MappingProxyType(dict.fromkeys(("all://127.0.0.1", "all://[::1]", "all://localhost")))
 """What is on this machine is spoken to directly, whatever HTTP_PROXY says: a proxy would see the admin key."""
 _TIMEOUT_S = 30.0
 _KEY = re.compile(r"[!-~]+")
-_ARGUMENTS = ("project", "key", "name", "model", "replica", "workload", "reservation")
+_ARGUMENTS = ("project", "key", "name", "model", "replica", "workload", "reservation", "url", "delivery")
 """Fields that stand without an option; what is said of them names them."""
 _OPTIONS = {
     "default_tier": "--tier",
@@ -32,6 +32,7 @@ _OPTIONS = {
     "escalation": "--escalate",
     "starts_at": "--from",
     "ends_at": "--until",
+    "events": "--event",
 }
 """Fields whose options have other names."""
 _OF_PAIRS = ("tags", "tiers", "escalation")
@@ -68,7 +69,7 @@ def call(
     headers = {"Authorization": f"Bearer {_admin_key(url)}"}
     address = f"{url}/admin/v1/{'/'.join(quote(part, safe='') for part in path)}"
     try:
-        with httpx.Client(mounts=_NO_PROXY, timeout=_TIMEOUT_S) as client:
+        with httpx.Client(mounts=LOCAL_DIRECT, timeout=_TIMEOUT_S) as client:
             response = client.request(method, address, json=body, params=params, headers=headers)
     except OSError as error:
         _end(f"the certificates in SSL_CERT_FILE or SSL_CERT_DIR can't be used: {error}")

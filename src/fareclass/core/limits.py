@@ -91,6 +91,18 @@ BODY_READ_S = 300.0
 """A request body may take no longer to arrive."""
 CALLER_STALL_S = 60.0
 """A caller who reads nothing of an answer that waits for him is taken for gone after this long, at most twice it."""
+CALLER_MARGIN_S = 5.0
+"""A call that is not streamed waits in line this much less than its client waits for the answer, where that is told."""
+REPEAT_KEY_BYTES = 255
+"""Length of an idempotency key."""
+REPEAT_WAIT_S = 30.0
+"""Work whose callers have all hung up goes on so long for one of them to come back with the same idempotency key."""
+REPEAT_S = 3_600.0
+"""An answer is kept so long for repeats with its idempotency key."""
+REPEAT_BYTES = 64 * 2**20
+"""Memory for answers that are kept for repeats; the oldest go first."""
+REPEAT_ENTRY_BYTES = 2_048
+"""What one of them takes beside its text."""
 SETTINGS = 1_024
 """Entries of one list of the configuration file: models, replicas, fields, domains."""
 SLOTS = 4_096
@@ -137,3 +149,78 @@ CACHE_HOLDERS = 64
 """Replicas that are remembered to hold one beginning (R16)."""
 SLOT_FILES_BYTES = 1024 * 1024 * 1024
 """Caches of paused answers that the built-in engine keeps beside its slots."""
+RESPONSE_DAYS = 30
+"""How long a response is stored."""
+RESPONSE_BYTES = 8 * 2**20
+"""A response that takes more, with all that it answers, is not stored."""
+RESPONSES = 100_000
+"""Stored responses of one project; the oldest go first."""
+RESPONSES_BYTES = 2**30
+"""What they may take together."""
+RESPONSES_PENDING_BYTES = 64 * 2**20
+"""Responses that may wait for the database; what comes on top is not stored."""
+RESPONSES_SWEEP_S = 60.0
+"""Stored responses beyond their bounds go at least this often."""
+RESPONSE_REFERENCES = 100
+"""Stored responses whose items one call may refer to."""
+BACKGROUND_RUNS = 100
+"""Responses of one project that may wait or run in the background."""
+BACKGROUND_S = 3_600.0
+"""One that an end of the gateway has interrupted is run again if it is no older than this at the next start."""
+FILE_BYTES = 2 * 2**30
+"""One uploaded file (R37)."""
+FILE_NAME_CHARS = 512
+"""A file's name as its caller has it; it is shown again, and is no path of ours."""
+PROJECT_FILES = 10_000
+"""Files of one project (R51)."""
+PROJECT_FILE_BYTES = 64 * 2**30
+"""What they may hold together (R51)."""
+FILE_DAYS = 30
+"""A file is kept so long, unless its caller says otherwise."""
+UPLOAD_S = 3_600.0
+"""An upload may take no longer."""
+FORM_FIELD_BYTES = 1_024
+"""A field of a form that is no file."""
+BATCH_LINES = 1_000_000
+"""Lines of one batch (R37)."""
+BATCH_LINE_BYTES = 4 * 2**20
+"""One of them (R37)."""
+BATCH_NAME_CHARS = 512
+"""What its caller calls a line."""
+BATCH_ERRORS = 100
+"""Mistakes of lines that a batch names itself; its error file has them all."""
+BATCHES = 1_000
+"""Batches of one project that have not ended."""
+BATCHES_RUNNING = 64
+"""Batches that run at once, at most `PROJECT_BATCHES_RUNNING` of one project; the others wait for their turn."""
+PROJECT_BATCHES_RUNNING = 4
+BATCH_BYTES = 64 * 2**20
+"""Bodies of one batch's lines that are under way."""
+BATCH_DAYS = 30
+"""A batch is shown so long after its end."""
+COUNTS = 16
+"""Counts of tokens of one project at once."""
+WEBHOOK_WAITING = 10_000
+"""Events of one project that may wait for their receiver; the oldest are given up for new ones."""
+WEBHOOK_KEPT = 100_000
+"""Events of one project that are kept, to be listed and sent again; the oldest go first."""
+WEBHOOK_DAYS = 30
+"""How long."""
+WEBHOOK_SENDS = 256
+"""Webhooks under way at once."""
+WEBHOOK_PROJECT_SENDS = 4
+"""The same of one project; one at a time where its receiver failed the last time."""
+WEBHOOK_POLL_S = 1.0
+"""How often it is looked for events that are due."""
+WEBHOOK_SWEEP_S = 3_600.0
+"""How often those beyond their bounds are deleted."""
+WEBHOOK_OVERLAP_S = 86_400
+"""For so long after a new secret the old one signs too."""
+OUTBOUND_S = 10.0
+"""One exchange with a stranger's server, name look-up included."""
+OUTBOUND_ANSWER_BYTES = 4_096
+"""What is read of its answer."""
+OUTBOUND_LOOKUPS = 64
+"""Names that are looked up at once."""
+OUTBOUND_ADDRESSES = 64
+"""A name that has more addresses is not spoken to."""

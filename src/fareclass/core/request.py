@@ -30,8 +30,10 @@ class Request(msgspec.Struct, kw_only=True):
     `continuable` is what the request itself allows of R11; the engine must allow it too.
     `media_hosts` are the hosts of remote media in it (R47). `blocks` gives the prompt in pieces that a cache knows
     (R28); they are made only where there is one.
-    `job` is set for a line of a batch.
-    `arrived_s` is the event loop's clock, `arrived_us` the time of day.
+    `job` is set for a line of a batch. `deadline_s`, on the event loop's clock, ends its wait in line, where its client
+    won't wait longer (R48).
+    `arrived_s` is the event loop's clock, `arrived_us` the time of day. `asked` is what only its own dialect needs to
+    know of it.
     """
 
     id: str
@@ -57,3 +59,5 @@ class Request(msgspec.Struct, kw_only=True):
     arrived_s: float
     arrived_us: int
     job: Job | None = None
+    deadline_s: float | None = None
+    asked: object = None

@@ -11,18 +11,22 @@ import msgspec
 
 from fareclass.engine.base import EngineFailed
 
+_MATCHED = ("stop_reason", "matched_stop")
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _REASONING = ("reasoning_content", "reasoning")
 _INSTEAD_OF_TEXT = ("tool_calls", "function_call", "refusal", "audio")
 
 
 class Choice(msgspec.Struct, kw_only=True):
-    """One sequence of an answer. `message` holds the merged deltas, or `text` for `/completions`."""
+    """One sequence of an answer. `message` holds the merged deltas, or `text` for `/completions`; `matched` what
+    the engine says of the stop string that ended it.
+    """
 
     message: dict[str, Any] = {}
     tool_calls: dict[int, dict[str, Any]] = {}
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
+    matched: dict[str, Any] = {}
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -107,7 +111,9 @@ def _add(answer: Answer, chunk: dict[str, Any]) -> None:
             answer.head.setdefault(key, chunk[key])
     for part in chunk.get("choices") or ():
         choice = answer.choices.setdefault(part.get("index", 0), Choice())
-        choice.finish_reason = part.get("finish_reason") or choice.finish_reason
+        if part.get("finish_reason"):
+            choice.finish_reason = part["finish_reason"]
+            choice.matched = {name: part[name] for name in _MATCHED if part.get(name) is not None}
         if isinstance(part.get("logprobs"), dict):
             choice.logprobs = _joined_lists(choice.logprobs or {}, part["logprobs"])
         if "text" in part:
@@ -148,7 +154,7 @@ def _joined_lists(so_far: dict[str, Any], more: Mapping[str, Any]) -> dict[str, 
 
 
 def _whole(index: int, choice: Choice, *, chat: bool) -> dict[str, Any]:
-    end = {"index": index, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
+    end = {"index": index, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason, **choice.matched}
     if not chat:
         return {"text": choice.message.get("text") or "", **end}
     message = {"role": "assistant", "content": None, **choice.message}

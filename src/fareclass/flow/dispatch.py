@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -108,6 +108,13 @@ class Dispatcher:
         self._seats[seat.ticket] = seat
         self._do(self.brain.offer(seat.ticket, self._loop.time(), quota))
 
+    async def count_tokens(self, text: str) -> int | None:
+        """By the tokenizer of a replica that is up; None where none of them answers."""
+        for berth in self.berths.values():
+            if self._up.get(berth.id) and berth.engine.traits.has_tokenizer:
+                return await berth.engine.count_tokens(text)
+        return None
+
     def allowances(self, ticket: Ticket) -> Allowances | None:
         """What its project has left, of its floor for reserved work, else of its quota, after the ticket's hold (R27)."""
         if ticket.floor is not None:
@@ -147,6 +154,22 @@ class Dispatcher:
         elif replica is not None:
             self.berths[replica].watch.failed(error)
         self._do(self.brain.failed(seat.ticket, self._loop.time()))
+
+    @property
+    def service_s(self) -> float:
+        """How long a request runs here, 0 before any has."""
+        return self.brain.lines.service.mean_s or 0.0
+
+    def waiting(self, prefix: str) -> list[str]:
+        """Ids of the requests in line that begin so."""
+        return [ticket.id for ticket in self._seats if ticket.line is not None and ticket.id.startswith(prefix)]
+
+    def hasten(self, ids: Collection[str]) -> None:
+        """Rank these requests of a batch, where they are in line, as default from now on (R13)."""
+        if not ids:
+            return
+        for ticket in [ticket for ticket in self._seats if ticket.id in ids]:
+            self._do(self.brain.hasten(ticket, self._loop.time()))
 
     def finish(self, seat: Seat, usage: Usage, *, served: bool) -> None:
         """The request is over: slot and holds go back, in whatever state it was, corrected to its usage. Idempotent."""

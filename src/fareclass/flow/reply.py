@@ -40,7 +40,7 @@ class Allowances(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Served(msgspec.Struct, kw_only=True):
-    """What an answer tells about how it was served (R4), known when it starts."""
+    """What an answer tells about how it was served (R4), known when it starts; `prompt_tokens` is an estimate."""
 
     request_id: str
     requested: Tier
@@ -53,6 +53,7 @@ class Served(msgspec.Struct, kw_only=True):
     spilled: str = ""
     escalated: str = ""
     allowances: Allowances | None = None
+    prompt_tokens: int = 0
 
 
 class Reply(Protocol):

@@ -160,6 +160,7 @@ class Walk:
             model=model.name,
             upstream_model=model.upstream_model,
             dropped=dropped,
+            prompt_tokens=ticket.prompt_tokens,
         )
         if snapshot.project_budgets or snapshot.key_budgets:
             self._hold_money(snapshot, model, visit, production)
@@ -279,7 +280,7 @@ class Walk:
             streamed=request.stream or continuable,
             size_bytes=request.size_bytes,
             holders=NOWHERE if cached is None else cached.holders,
-            deadline=None if job is None else job.deadline_s,
+            deadline=request.deadline_s if job is None else job.deadline_s,
         )
 
     def _release(self, visit: Visit, usage: Usage, *, served: bool) -> None:

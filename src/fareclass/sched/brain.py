@@ -224,6 +224,20 @@ class Brain(Sweep):
         self._sweep(now, out)
         return out
 
+    def hasten(self, ticket: Ticket, now: float) -> list[Effect]:
+        """A line of a closing batch that stands in line ranks as default from now on (R13)."""
+        out: list[Effect] = []
+        if ticket.line is None or ticket.rank <= Tier.DEFAULT:
+            return out
+        ticket.line.remove(ticket)
+        ticket.rank = Tier.DEFAULT
+        if ticket.state is State.WAITING and ticket.fresh:
+            self.lines.push(ticket, now)
+        else:
+            self.lines.put_back(ticket, now)
+        self._sweep(now, out)
+        return out
+
     def finish(self, ticket: Ticket, now: float, usage: Usage) -> list[Effect]:
         """The ticket is over, in whatever state it is; `usage` settles its holds (R20, R25). Idempotent."""
         out: list[Effect] = []

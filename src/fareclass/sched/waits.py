@@ -61,6 +61,8 @@ class Waits:
             message = f"The answer was paused for {MAX_PAUSED_S:.0f} s in all; what was sent so far is billed."
             return Refuse(ticket, Outcome.EXPIRED, message, code=flex_code(ticket))
         message = f"The request waited longer than the {ticket.tier.word} tier allows."
+        if ticket.deadline is not None and ticket.deadline <= now:
+            message = "The request waited in line until it was due."
         wait_s = min(policy.max_wait_s, max(1.0, self._lines.wait_s(ticket.rank, now)))
         return Refuse(ticket, Outcome.EXPIRED, message, wait_s, flex_code(ticket))
 

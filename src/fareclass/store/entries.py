@@ -1,6 +1,6 @@
 """Ledger entries in SQL: writing them in groups, voiding one, and exact sums over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +15,9 @@ from fareclass.store.tables import ledger
 
 HALF = 10**9
 """Amounts are summed as quotient and remainder of this: no sum of 64-bit amounts overflows 64 bits."""
+_AGAIN = "ON CONFLICT (id) DO UPDATE SET {} WHERE ledger.outcome <> 'completed'".format(
+    ", ".join(f"{column.name} = excluded.{column.name}" for column in ledger.columns if column.name != "id")
+)
 _WORDS = tuple(tier.word for tier in TIERS)
 
 
@@ -24,7 +27,8 @@ class EntryWriter:
     The connection is in autocommit mode. SQLite gets positional parameters, because its
     driver gives up the interpreter lock at each step and one statement is one step;
     PostgreSQL gets one JSON array, which costs the gateway a tenth of binding each value
-    (5 against 52 µs an entry, in groups of 16). An entry that is there already stays as it is.
+    (5 against 52 µs an entry, in groups of 16). An entry that is there already stays as it is if its request was
+    completed; else the later one stands: work of a batch is run again after a stop, under the same id.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -35,10 +39,10 @@ class EntryWriter:
 
     def insert(self, entries: Sequence[Finished]) -> None:
         """Commit these entries; on return they are on disk."""
-        rows = [_row(entry) for entry in entries]
+        rows = [_row(entry) for entry in _last(entries)]
         if self._is_sqlite:
             values = ",".join([self._row_text] * len(rows))
-            text = f"INSERT INTO ledger VALUES {values} ON CONFLICT (id) DO NOTHING"  # noqa: S608 - placeholders only
+            text = f"INSERT INTO ledger VALUES {values} {_AGAIN}"  # noqa: S608 - placeholders only
             self._connection.exec_driver_sql(text, tuple([value for row in rows for value in row]))
         else:
             self._connection.exec_driver_sql(self._json_text, (msgspec.json.encode(rows).decode(),))
@@ -48,6 +52,16 @@ class EntryWriter:
         ids = [entry.id for entry in entries]
         voided = sa.update(ledger).where(ledger.c.id.in_(ids)).values(outcome=Outcome.INTERNAL.value, cost_pico=0)
         self._connection.execute(voided)
+
+
+def _last(entries: Sequence[Finished]) -> Iterable[Finished]:
+    """One for each id, since a statement may not change a row twice: the completed one, else the last."""
+    found: dict[str, Finished] = {}
+    for entry in entries:
+        before = found.get(entry.id)
+        if before is None or before.outcome is not Outcome.COMPLETED:
+            found[entry.id] = entry
+    return found.values()
 
 
 def _row(entry: Finished) -> tuple[object, ...]:
@@ -104,7 +118,7 @@ def _clean(text: str) -> str:
 def _postgres_insert(connection: Connection) -> str:
     types = (column.type.compile(connection.dialect) for column in ledger.columns)
     values = ",".join(f"(e->>{place})::{kind}" for place, kind in enumerate(types))
-    return f"INSERT INTO ledger SELECT {values} FROM json_array_elements(%s::json) AS e ON CONFLICT (id) DO NOTHING"  # noqa: S608 - column types only
+    return f"INSERT INTO ledger SELECT {values} FROM json_array_elements(%s::json) AS e {_AGAIN}"  # noqa: S608 - column types only
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,9 @@ from base64 import b32hexencode
 PROJECT = "proj"
 KEY = "key"
 RESERVATION = "rsv"
+EVENT = "evt"
+FILE = "file"
+BATCH = "batch"
 
 
 def new_id(kind: str) -> str:

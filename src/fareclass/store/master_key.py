@@ -40,6 +40,18 @@ class MasterKey:
         """The control plane's own key, where none was set."""
         return token("admin", self._derive(min(self._versions), "admin"))
 
+    def webhook_secret(self, project: str, salt: str, version: int) -> bytes:
+        """What a project's webhooks are signed with; each `salt` makes another one.
+
+        Raises:
+            StoreError: the master key file lost that version.
+        """
+        if version not in self._versions:
+            raise StoreError(
+                f"webhooks of {project} need version {version} of the master key: put its line back into the file"
+            )
+        return hmac.digest(self._versions[version], f"fareclass:webhook:{project}:{salt}".encode(), "sha256")
+
     def cache_key(self) -> bytes:
         """What digests of prompts and the engines' cache salts are made with (R29, R31)."""
         return self._derive(min(self._versions), "cache").encode()

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -137,6 +138,102 @@ cache_entries = Table(
     Index("cache_entries_expires", "expires_us"),
 )
 """Prefixes that callers paid to have cached, by digest alone (R29)."""
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("purpose"),
+    _text("name"),
+    _count("size_bytes"),
+    _count("created_us"),
+    _count("expires_us"),
+    Index("files_project", "project", "id"),
+    Index("files_expires", "expires_us"),
+)
+"""What they hold lies in the data folder under their id."""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("key"),
+    _text("api"),
+    _text("state"),
+    _text("input"),
+    Column("terms", JSON, nullable=False),
+    Column("books", JSON, nullable=False),
+    _count("created_us"),
+    _count("deadline_us"),
+    Column("started_us", BigInteger),
+    Column("finalizing_us", BigInteger),
+    Column("cancelling_us", BigInteger),
+    Column("ended_us", BigInteger),
+    _count("total"),
+    _count("succeeded"),
+    _count("failed"),
+    _json("result"),
+    Index("batches_project", "project", "id"),
+    Index("batches_state", "state"),
+)
+"""`terms` is what its API keeps of the call that made it, `books` the price books of then by model, `result` what it
+came to."""
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("key"),
+    _text("status"),
+    Column("background", Boolean, nullable=False),
+    _count("created_us"),
+    _count("size_bytes"),
+    Column("body", LargeBinary, nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("asked", LargeBinary),
+    Column("events", LargeBinary),
+    Index("responses_project", "project", "id"),
+    Index("responses_created", "created_us"),
+    Index("responses_status", "status"),
+)
+"""`body` is the response and `input` what it answers, as JSON; of one in the background, `asked` is the call as long as
+it is not over, `events` (compressed) its stream once it is."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("project", Text, ForeignKey("projects.id"), primary_key=True),
+    _text("url"),
+    _json("events"),
+    Column("seeds", JSON, nullable=False),
+    _count("changed_us"),
+    Column("stopped_us", BigInteger),
+)
+"""`events` null is all of them; `seeds` are what its secrets are derived from, the newest first."""
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    _text("type"),
+    _text("object"),
+    _text("state"),
+    _count("created_us"),
+    _count("began_us"),
+    Column("due_us", BigInteger),
+    _count("attempts"),
+    Column("tried_us", BigInteger),
+    Column("status", Integer),
+    Column("error", Text),
+    Index("webhook_events_project", "project", "id"),
+    Index("webhook_events_due", "project", "due_us"),
+    Index("webhook_events_object", "project", "object"),
+)
+"""An outbox: what has a `due_us` is still to be sent. `status` and `error` are of the last attempt."""
 
 price_books = Table(
     "price_books",

@@ -24,6 +24,7 @@ from fareclass.flow.key_terms import KeyTerms
 from fareclass.flow.operator_rules import ControlError, tier_of
 from fareclass.flow.pools import Pools
 from fareclass.flow.spending import Spending
+from fareclass.flow.webhooks import Webhooks
 from fareclass.metering.report import UsageRow
 from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
 from fareclass.wire import admin_types as types
@@ -42,16 +43,22 @@ from fareclass.wire.admin_http import (
 )
 from fareclass.wire.admin_openapi import document
 from fareclass.wire.admin_reservations import ReservationAdmin
+from fareclass.wire.admin_webhooks import WebhookAdmin
 from fareclass.wire.admin_workloads import WorkloadAdmin
 
 PREFIX = "/admin/v1"
 
 
 def admin_app(
-    control: Control, spending: Spending, pools: Pools, admin_key: str, also: Sequence[BaseRoute] = ()
+    control: Control,
+    spending: Spending,
+    webhooks: Webhooks,
+    pools: Pools,
+    admin_key: str,
+    also: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The control plane's ASGI application; `also` are routes that stand beside it (`/metrics`)."""
-    operations = all_operations(control, spending, pools)
+    operations = all_operations(control, spending, webhooks, pools)
     described = document(operations, PREFIX)
 
     async def openapi(_request: Request) -> Response:
@@ -72,9 +79,15 @@ def admin_app(
     )
 
 
-def all_operations(control: Control, spending: Spending, pools: Pools) -> list[Operation]:
+def all_operations(control: Control, spending: Spending, webhooks: Webhooks, pools: Pools) -> list[Operation]:
     """Everything that the control plane can do."""
-    parts = (Admin(control, pools), BudgetAdmin(spending), WorkloadAdmin(control), ReservationAdmin(control, pools))
+    parts = (
+        Admin(control, pools),
+        BudgetAdmin(spending),
+        WorkloadAdmin(control),
+        ReservationAdmin(control, pools),
+        WebhookAdmin(webhooks),
+    )
     return [operation for part in parts for operation in part.operations()]
 
 

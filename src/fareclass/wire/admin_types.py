@@ -20,12 +20,14 @@ from fareclass.core.limits import (
     RESERVED_PRICE_USD,
     SLOTS,
     TAGS,
+    URL_CHARS,
     WEIGHT,
 )
 from fareclass.core.tiers import TIERS
 from fareclass.flow.operator_rules import SHAPES
 from fareclass.flow.reservation_rules import DAYS, OVERFLOWS
 from fareclass.policy.budgets import PERIODS
+from fareclass.policy.webhooks import EVENTS
 from fareclass.store.records import EscalationRecord, HoursRecord, KeyRecord, WindowRecord
 
 _TIERS = {"enum": [tier.word for tier in TIERS]}
@@ -164,6 +166,14 @@ class BudgetIn(_In):
 
     usd: Amount
     per: Annotated[str, Meta(extra_json_schema={"enum": list(PERIODS)})]
+
+
+class WebhookIn(_In):
+    """Where events go; `events` null or absent means all. With `rotate` they are signed with a new secret from now on."""
+
+    url: Annotated[str, Meta(max_length=URL_CHARS, description="https://HOST[:PORT]/PATH")]
+    events: list[Annotated[str, Meta(extra_json_schema={"enum": list(EVENTS)})]] | None = None
+    rotate: bool = False
 
 
 class PricesIn(_In):

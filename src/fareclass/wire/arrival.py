@@ -19,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[^!-~]")
+_SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class CallerGone(Exception):
@@ -26,7 +27,10 @@ class CallerGone(Exception):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """What is known of a request before its body: our id, the caller's own id, and when it came."""
+    """What is known of a request before its body: our id, the caller's own id, and when it came.
+
+    `repeat_key` is the same when a call is sent again (R48), `patience_s` how long its client waits for the answer.
+    """
 
     id: str
     caller_id: str
@@ -36,6 +40,8 @@ class Arrival(msgspec.Struct, frozen=True):
     encoding: bytes | None
     arrived_s: float
     arrived_us: int
+    repeat_key: bytes | None = None
+    patience_s: float | None = None
 
 
 def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
@@ -43,18 +49,26 @@ def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
     arrived_us = now_us()
     found = dict(headers)
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
+    bearer = token.strip() if scheme.lower() == b"bearer" else None
     caller_id = found.get(b"x-client-request-id") or found.get(b"x-request-id", b"")
     traceparent = found.get(b"traceparent")
     return Arrival(
         id=f"req_{arrived_us:013x}{random.getrandbits(64):016x}",
         caller_id=_PRINTABLE.sub("", caller_id[:HEADER_VALUE_CHARS].decode("latin-1")) if caller_id else "",
-        token=token.strip() if scheme.lower() == b"bearer" else None,
+        token=found.get(b"x-api-key") if bearer is None else bearer,
         traceparent=traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
         length=found.get(b"content-length"),
         encoding=found.get(b"content-encoding"),
         arrived_s=asyncio.get_running_loop().time(),
         arrived_us=arrived_us,
+        repeat_key=found.get(b"idempotency-key") or found.get(b"amz-sdk-invocation-id"),
+        patience_s=_seconds(found.get(b"x-stainless-read-timeout")),
     )
+
+
+def _seconds(told: bytes | None) -> float | None:
+    """What the OpenAI and Anthropic SDKs say of their own time-out; nothing where it makes no sense."""
+    return float(told) if told is not None and _SECONDS.fullmatch(told) else None
 
 
 async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines) -> bytes:

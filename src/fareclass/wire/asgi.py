@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -13,17 +14,23 @@ from fareclass.core.snapshot import Key, Model, Snapshot
 from fareclass.deadlines import Deadlines
 from fareclass.flow.reply import Reply
 from fareclass.policy.identity import authenticate
+from fareclass.wire.anthropic_models import model_info, models_page
+from fareclass.wire.anthropic_reply import AnthropicDialect
 from fareclass.wire.arrival import Arrival, CallerGone, Message, Receive, Send, arrive, read_body
 from fareclass.wire.callers import Callers
 from fareclass.wire.dialect import Endpoint
 from fareclass.wire.http_reply import HttpReply
 from fareclass.wire.openai_reply import OpenAIDialect
+from fareclass.wire.repeats import Repeat, Repeats, repeat_of
+from fareclass.wire.responses import ENDPOINT as RESPONSES
+from fareclass.wire.responses import asks_background
 from fareclass.wire.routes import find
 
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _MODELS = "/v1/models"
-_WHERE = "The OpenAI API begins at `/v1`, as in POST `/v1/chat/completions`; the control plane at `/admin/v1`."
+_ANTHROPIC = b"anthropic-version"
+"""A header that only clients of Anthropic's API send."""
 
 
 class Walk(Protocol):
@@ -32,25 +39,46 @@ class Walk(Protocol):
     async def run(self, request: Request, reply: Reply) -> None:
         """Answer or refuse the request by `reply`. Raises nothing but `CancelledError`."""
 
-    def rejected(self, arrival: Arrival, endpoint: str, key: Key | None, refusal: Refusal) -> None:
-        """A request ended before it was understood: its one `Finished` event is still due (R6)."""
+    def rejected(self, arrival: Arrival | Request, endpoint: str, key: Key | None, refusal: Refusal) -> None:
+        """A request ended before its walk: its one `Finished` event is still due (R6)."""
+
+
+class Conversations(Protocol):
+    """What responses need that go on from stored ones, or run in the background."""
+
+    async def endpoint(self, raw: bytes, key: Key) -> Endpoint:
+        """The endpoint for this body of this key's project; raises `Refusal`."""
+
+    async def begin(self, request: Request, reply: HttpReply) -> Refusal | None:
+        """Promise an answer, or say why not."""
 
 
 class DataPlane:
-    """Serves the OpenAI API and the health checks; what is for operators goes to `fallback`.
+    """Serves generating calls and the health checks; what is for operators goes to `fallback`, the rest to `objects`.
 
-    `snapshot` returns the Snapshot in force. `ready` returns why the gateway can't serve, or None.
+    `snapshot` returns the Snapshot in force. `ready` returns why the gateway can't serve, or None. Without
+    `conversations` no response is stored.
     """
 
     def __init__(
-        self, walk: Walk, *, snapshot: Callable[[], Snapshot], ready: Callable[[], str | None], fallback: ASGIApp
+        self,
+        walk: Walk,
+        *,
+        snapshot: Callable[[], Snapshot],
+        ready: Callable[[], str | None],
+        objects: ASGIApp,
+        fallback: ASGIApp,
+        conversations: Conversations | None = None,
     ) -> None:
         self._walk = walk
         self._snapshot = snapshot
         self._ready = ready
+        self._objects = objects
         self._fallback = fallback
         self._deadlines = Deadlines()
         self._callers = Callers(self._deadlines)
+        self._repeats = Repeats(self._run, self._callers)
+        self._conversations = conversations
 
     def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """One request, or whatever else an ASGI server has to say (which `fallback` hears).
@@ -69,29 +97,54 @@ class DataPlane:
             reason = self._ready()
             shown = {"status": "ready"} if reason is None else {"status": "not ready", "reason": reason}
             return _send_json(send, 200 if reason is None else 503, shown)
-        return self._look_up(path, scope, send)
+        if endpoint is not None or path == _MODELS or path.startswith(_MODELS + "/"):
+            return self._look_up(path, scope, send)
+        return self._objects(scope, receive, send)
 
     async def _generate(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
         arrival = arrive(scope["headers"])
-        request = await self._understand(endpoint, arrival, receive, send)
-        if request is None:
+        understood = await self._understand(endpoint, arrival, receive, send)
+        if understood is None:
             return
-        reply = HttpReply(send, request.id, endpoint.dialect(arrival, request))
+        endpoint, request, repeat = understood
+        dialect = endpoint.dialect(arrival, request)
+        if repeat is not None:
+            await self._repeats.answer(request, repeat, dialect, receive, send)
+            return
+        reply = HttpReply(send, request.id, dialect)
         self._callers.enter(receive, reply)
         try:
-            await self._walk.run(request, reply)
+            await self._run(request, reply)
         except asyncio.CancelledError:
             if not reply.gone:
                 raise
         finally:
             self._callers.leave(reply)
 
-    async def _understand(self, endpoint: Endpoint, arrival: Arrival, receive: Receive, send: Send) -> Request | None:
+    def _run(self, request: Request, reply: HttpReply) -> Awaitable[None]:
+        """No coroutine of its own, as in `__call__`."""
+        if self._conversations is not None and asks_background(request):
+            return self._promise(self._conversations, request, reply)
+        return self._walk.run(request, reply)
+
+    async def _promise(self, conversations: Conversations, request: Request, reply: HttpReply) -> None:
+        with suppress(ConnectionError):  # the work goes on for a caller who comes back
+            refusal = await conversations.begin(request, reply)
+            if refusal is not None:
+                self._walk.rejected(request, request.endpoint, request.key, refusal)
+
+    async def _understand(
+        self, endpoint: Endpoint, arrival: Arrival, receive: Receive, send: Send
+    ) -> tuple[Endpoint, Request, Repeat | None] | None:
         """The request, or None where it was refused. The key comes first, so that no stranger's body is read."""
         key: Key | None = None
         try:
             key = authenticate(self._snapshot(), arrival.token)
-            return endpoint.parse(await read_body(receive, arrival, self._deadlines), arrival, key)
+            raw = await read_body(receive, arrival, self._deadlines)
+            repeat = None if arrival.repeat_key is None else repeat_of(arrival.repeat_key, endpoint.name, raw)
+            if endpoint is RESPONSES and self._conversations is not None:
+                endpoint = await self._conversations.endpoint(raw, key)
+            return endpoint, endpoint.parse(raw, arrival, key), repeat
         except CallerGone:
             gone = Refusal(Outcome.CANCELLED, "The caller hung up before its request was whole.")
             self._walk.rejected(arrival, endpoint.name, key, gone)
@@ -106,29 +159,32 @@ class DataPlane:
         return None
 
     async def _look_up(self, path: str, scope: Message, send: Send) -> None:
-        """Models, and what is not there: an address says so to anybody, so that a wrong one is told from a wrong key."""
+        """Models, in the form of the API that the caller speaks. That a path takes other methods is told to anybody."""
         arrival = arrive(scope["headers"])
+        endpoint = find(scope)
+        theirs = any(name == _ANTHROPIC for name, _ in scope["headers"])
+        own = AnthropicDialect(arrival.id, None) if theirs else OpenAIDialect(None)
+        dialect = own if endpoint is None else endpoint.dialect(arrival, None)
         try:
-            generates = find(scope) is not None
-            if not (generates or path == _MODELS or path.startswith(_MODELS + "/")):
-                raise Refusal(Outcome.NOT_FOUND, f"There is no `{path[:200]}` here. {_WHERE}", code="unknown_url")
-            if generates or scope["method"] != "GET":
-                allowed = "POST" if generates else "GET"
+            if endpoint is not None or scope["method"] != "GET":
+                allowed = "GET" if endpoint is None else "POST"
                 raise Refusal(Outcome.INVALID, f"`{path[:200]}` takes only {allowed}.", code="method_not_allowed")
             snapshot = self._snapshot()
             authenticate(snapshot, arrival.token)
-            await _send_json(send, 200, _models(snapshot, path.removeprefix(_MODELS).removeprefix("/")))
+            await _send_json(send, 200, _models(snapshot, path.removeprefix(_MODELS).removeprefix("/"), theirs))
         except Refusal as refusal:
-            await HttpReply(send, arrival.id, OpenAIDialect(None)).refuse(refusal)
+            await HttpReply(send, arrival.id, dialect).refuse(refusal)
 
 
-def _models(snapshot: Snapshot, name: str) -> dict[str, Any]:
+def _models(snapshot: Snapshot, name: str, theirs: bool) -> dict[str, Any]:
+    if not name and theirs:
+        return models_page(snapshot.models)
     if not name:
         return {"object": "list", "data": [_model(model) for model in snapshot.models.values()]}
     model = snapshot.models.get(name)
     if model is None:
         raise Refusal(Outcome.NOT_FOUND, f"The model `{name[:200]}` does not exist.", param="model")
-    return _model(model)
+    return model_info(model) if theirs else _model(model)
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -1,14 +1,25 @@
 """Notices callers who have gone: who hung up, and who no longer reads (R15)."""
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from fareclass.core.limits import CALLER_STALL_S
 from fareclass.deadlines import Deadlines
 from fareclass.wire.arrival import Receive
-from fareclass.wire.http_reply import HttpReply
 
 _YOUNG_S = 0.02
+
+
+class Watched(Protocol):
+    """One who gets an answer: how many pieces were `handed` to the server and `taken` by it, and whether all are.
+
+    `gone` is set once he has hung up, just before his task is cancelled.
+    """
+
+    finished: bool
+    gone: bool
+    handed: int
+    taken: int
 
 
 class Callers:
@@ -20,12 +31,12 @@ class Callers:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
-        self._new: dict[HttpReply, tuple[Receive, asyncio.Task[Any]]] = {}
-        self._young: dict[HttpReply, tuple[Receive, asyncio.Task[Any]]] = {}
-        self._watchers: dict[HttpReply, asyncio.Task[None]] = {}
+        self._new: dict[Watched, tuple[Receive, asyncio.Task[Any]]] = {}
+        self._young: dict[Watched, tuple[Receive, asyncio.Task[Any]]] = {}
+        self._watchers: dict[Watched, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def enter(self, receive: Receive, reply: HttpReply) -> None:
+    def enter(self, receive: Receive, reply: Watched) -> None:
         """The current task's request begins."""
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
@@ -33,7 +44,7 @@ class Callers:
         if self._timer is None:
             self._timer = task.get_loop().call_later(_YOUNG_S, self._sweep)
 
-    def leave(self, reply: HttpReply) -> None:
+    def leave(self, reply: Watched) -> None:
         """The request is over."""
         if self._new.pop(reply, None) is None and self._young.pop(reply, None) is None:
             watcher = self._watchers.pop(reply, None)
@@ -47,7 +58,7 @@ class Callers:
         self._young, self._new = self._new, {}
         self._timer = loop.call_later(_YOUNG_S, self._sweep) if self._young else None
 
-    async def _watch(self, receive: Receive, reply: HttpReply, caller: asyncio.Task[Any]) -> None:
+    async def _watch(self, receive: Receive, reply: Watched, caller: asyncio.Task[Any]) -> None:
         """Cancel the walk once the caller hangs up, or has read nothing for `CALLER_STALL_S`.
 
         The server says `http.disconnect` after a finished response too; `reply.finished` tells these apart.

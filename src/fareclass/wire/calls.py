@@ -50,10 +50,13 @@ class Calls:
         else:
             request.job = job
             reply = HttpReply(send, id, endpoint.dialect(arrival, request))
+            walk = asyncio.ensure_future(self._walk.run(request, reply))
             try:
-                await self._walk.run(request, reply)
+                await asyncio.shield(walk)
             except asyncio.CancelledError:
-                reply.gone = True
+                reply.gone = True  # before the walk hears of it, which takes it for an end of the gateway otherwise
+                walk.cancel()
+                await asyncio.wait([walk])
                 raise
             return
         self._walk.rejected(arrival, endpoint.name, key, refusal)

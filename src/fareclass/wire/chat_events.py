@@ -44,6 +44,14 @@ class Choice(msgspec.Struct, frozen=True):
     delta: Said = Said()
     message: Said = Said()
     finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    matched_stop: str | int | None = None
+
+    @property
+    def matched(self) -> str | None:
+        """The stop sequence that ended it, of engines that tell (vLLM and SGLang, which may also name a token)."""
+        found = self.stop_reason or self.matched_stop
+        return found if isinstance(found, str) else None
 
 
 class Chunk(msgspec.Struct, frozen=True):

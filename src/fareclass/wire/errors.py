@@ -34,8 +34,24 @@ OPENAI: Mapping[Outcome, Row] = MappingProxyType(
         Outcome.CANCELLED: Row(500, "server_error", "server_error"),
     }
 )
+ANTHROPIC: Mapping[Outcome, tuple[int, str]] = MappingProxyType(
+    {
+        Outcome.INVALID: (400, "invalid_request_error"),
+        Outcome.UNAUTHENTICATED: (401, "authentication_error"),
+        Outcome.FORBIDDEN: (403, "permission_error"),
+        Outcome.NOT_FOUND: (404, "not_found_error"),
+        Outcome.THROTTLED: (429, "rate_limit_error"),
+        Outcome.SHED: (529, "overloaded_error"),
+        Outcome.EXPIRED: (529, "overloaded_error"),
+        Outcome.UPSTREAM_FAILED: (500, "api_error"),
+        Outcome.INTERNAL: (500, "api_error"),
+        Outcome.CANCELLED: (500, "api_error"),
+    }
+)
 OPENAI_FLEX_EXPIRED = Row(429, "rate_limit_error", "resource_unavailable")
-_OWN_STATUS: Mapping[str | None, int] = MappingProxyType({"method_not_allowed": 405, "request_timeout": 408})
+_OWN_STATUS: Mapping[str | None, int] = MappingProxyType(
+    {"method_not_allowed": 405, "request_timeout": 408, "idempotency_key_reused": 409}
+)
 
 
 def openai_error(refusal: Refusal, tier: Tier | None = None) -> tuple[int, bytes]:
@@ -45,6 +61,16 @@ def openai_error(refusal: Refusal, tier: Tier | None = None) -> tuple[int, bytes
         row = OPENAI_FLEX_EXPIRED
     error = {"message": refusal.message, "type": row.type, "code": refusal.code or row.code, "param": refusal.param}
     return _OWN_STATUS.get(refusal.code, row.status), msgspec.json.encode({"error": error})
+
+
+def anthropic_error(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
+    """Status and body of a refusal in Anthropic's form; `code` is ours, where there is a finer one."""
+    status, kind = ANTHROPIC[refusal.outcome]
+    error = {"type": kind, "message": refusal.message}
+    if refusal.code is not None:
+        error["code"] = refusal.code
+    body = {"type": "error", "error": error, "request_id": request_id}
+    return _OWN_STATUS.get(refusal.code, status), msgspec.json.encode(body)
 
 
 def retry_headers(refusal: Refusal) -> Headers:

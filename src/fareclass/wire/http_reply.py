@@ -8,7 +8,7 @@ from fareclass.core.outcomes import Refusal
 from fareclass.core.tiers import TIERS, Tier
 from fareclass.core.usage import Usage
 from fareclass.flow.reply import Served
-from fareclass.wire.arrival import Send
+from fareclass.wire.arrival import Message, Send
 from fareclass.wire.dialect import Dialect
 from fareclass.wire.errors import Headers, retry_headers
 
@@ -25,7 +25,7 @@ class HttpReply:
     were `handed` to the server and `taken` by it, which waits for a caller who does not read.
     """
 
-    __slots__ = ("_dialect", "_request_id", "_send", "finished", "gone", "handed", "started", "taken")
+    __slots__ = ("_dialect", "_request_id", "_send", "finished", "gone", "handed", "refused", "started", "taken")
 
     def __init__(self, send: Send, request_id: str, dialect: Dialect) -> None:
         self._send = send
@@ -34,6 +34,7 @@ class HttpReply:
         self.started = False
         self.finished = False
         self.gone = False
+        self.refused = False
         self.handed = 0
         self.taken = 0
 
@@ -78,12 +79,17 @@ class HttpReply:
 
     async def whole(self, served: Served, body: bytes, usage: Usage) -> None:
         """An answer in one piece."""
-        headers, body = self._dialect.whole(served, body, usage)
+        try:
+            headers, body = self._dialect.whole(served, body, usage)
+        except Refusal as refusal:  # the engine said what is no answer
+            await self.refuse(refusal, served)
+            return
         await self._respond(200, [*_served_headers(served), *self._dialect.headers(served), *headers], body)
 
     async def refuse(self, refusal: Refusal, served: Served | None = None) -> None:
         """As a response, or, once a byte has left, as the event that ends the stream."""
         dialect = self._dialect
+        self.refused = True
         if self.started:
             await self._more(dialect.broken(refusal, served), last=True)
             return
@@ -93,6 +99,15 @@ class HttpReply:
         else:
             headers = [*_served_headers(served), *dialect.headers(served)]
         await self._respond(status, [*headers, *own, *retry_headers(refusal)], body)
+
+    async def pass_on(self, message: Message) -> None:
+        """One ASGI message of a response that was made elsewhere."""
+        self._check()
+        self.started = True
+        self.handed += 1
+        await self._send(message)
+        self.taken += 1
+        self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def _respond(self, status: int, headers: Headers, body: bytes) -> None:
         self._check()

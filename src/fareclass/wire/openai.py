@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from fareclass.core.limits import WIDTH
+from fareclass.core.limits import CALLER_MARGIN_S, WIDTH
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key
@@ -113,17 +113,26 @@ class OpenAIEndpoint(NamedTuple):
             traceparent=arrival.traceparent,
             arrived_s=arrival.arrived_s,
             arrived_us=arrival.arrived_us,
+            deadline_s=None if shape.stream else _deadline_s(arrival),
         )
+
+
+def _deadline_s(arrival: Arrival) -> float | None:
+    """Of a wait in line: a little before the caller's client gives up (R48)."""
+    patience_s = arrival.patience_s
+    if patience_s is None:
+        return None
+    return arrival.arrived_s + max(patience_s - CALLER_MARGIN_S, patience_s / 2)
 
 
 def _convert(fields: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise _invalid_field(str(error)) from None
+        raise invalid_field(str(error)) from None
 
 
-def _invalid_field(text: str) -> Refusal:
+def invalid_field(text: str) -> Refusal:
     """What msgspec says (``Expected `str`, got `int` - at `$.messages[0].role` ``) as a refusal with a path."""
     match = _BAD_FIELD.fullmatch(text)
     what, path = (match["what"], (match["path"] or "").removeprefix(".")) if match else (text, "")

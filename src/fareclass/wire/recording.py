@@ -16,7 +16,7 @@ class Recording:
         self.messages: list[Message] = []
         self.size_bytes = 0
         self.done = False
-        self._grown = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def status(self) -> int:
@@ -37,16 +37,26 @@ class Recording:
 
     async def send(self, message: Message) -> None:
         """One message of the response."""
+        self.add(message)
+
+    def add(self, message: Message) -> None:
+        """The same, at once."""
         self.messages.append(message)
         self.size_bytes += len(message.get("body", b""))
         self.done = message["type"] == "http.response.body" and not message.get("more_body", False)
-        grown, self._grown = self._grown, asyncio.Event()
-        grown.set()
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing more will come, though it is not whole: `replay` ends."""
+        self.done = True
+        self._wake()
 
     async def wait(self, beyond: int) -> None:
         """Until there are more than so many messages, or it is done."""
         while len(self.messages) <= beyond and not self.done:
-            await self._grown.wait()
+            grown = asyncio.get_running_loop().create_future()
+            self._waiting.append(grown)
+            await grown
 
     async def replay(self, send: Send) -> None:
         """The whole response, as it was sent."""
@@ -56,3 +66,9 @@ class Recording:
             for message in self.messages[sent:]:
                 await send(message)
                 sent += 1
+
+    def _wake(self) -> None:
+        for grown in self._waiting:
+            if not grown.done():
+                grown.set_result(None)
+        self._waiting.clear()

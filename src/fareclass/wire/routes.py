@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fareclass.wire import openai
+from fareclass.wire import anthropic, openai, responses
 from fareclass.wire.arrival import Message
 from fareclass.wire.dialect import Endpoint
 
-GENERATING: Mapping[str, Endpoint] = MappingProxyType({**openai.ENDPOINTS})
+GENERATING: Mapping[str, Endpoint] = MappingProxyType(
+    {**openai.ENDPOINTS, responses.PATH: responses.ENDPOINT, anthropic.PATH: anthropic.ENDPOINT}
+)
 
 
 def find(scope: Message) -> Endpoint | None:

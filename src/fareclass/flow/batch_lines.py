@@ -1,0 +1,91 @@
+"""The lines of a batch's input, and what an API has to say of them for itself."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from fareclass.core.limits import BATCH_LINE_BYTES
+from fareclass.core.request import Job
+from fareclass.core.snapshot import Key
+
+_BUFFER = 2**20
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One request of a batch. `number` counts the lines of the file from 0, `name` is what the caller calls it."""
+
+    number: int
+    name: str
+    model: str
+    path: str
+    body: bytes
+
+
+class BadLine(Exception):
+    """A line that can't be sent. `line` numbers count from 1, as an editor shows them."""
+
+    def __init__(
+        self, number: int, code: str, message: str, *, name: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.line = number + 1
+        self.code = code
+        self.message = message
+        self.name = name
+        self.param = param
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a line came to: its line of output or errors. `again_ms`: it may fare better so much later.
+
+    `ran_s` is how long it ran once it had its turn.
+    """
+
+    succeeded: bool
+    text: bytes
+    tokens: tuple[int, int, int, int] = (0, 0, 0, 0)
+    again_ms: int | None = None
+    ours: bool = False
+    ran_s: float = 0.0
+
+
+class LineFormat(Protocol):
+    """One batch API's lines. `terms` are those of the batch."""
+
+    def read(self, raw: bytes, number: int, terms: Mapping[str, Any]) -> Line:
+        """Raises:
+        BadLine: it is none.
+        """
+
+    def bad(self, error: BadLine, batch: str) -> bytes:
+        """The line of the error file for one that can't be sent."""
+
+    def expired(self, line: Line, batch: str) -> bytes:
+        """The line of the error file for one that the window closed on."""
+
+    async def run(self, line: Line, key: Key, id: str, job: Job) -> Answer:
+        """Send it. Cancelled: hang up."""
+
+
+def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and text of each line that is not blank. Of a longer one than allowed, only a little more than that."""
+    with file.open("rb", buffering=_BUFFER) as lines:
+        number = 0
+        while raw := lines.readline(BATCH_LINE_BYTES + 2):
+            more = raw
+            while not more.endswith(b"\n") and (more := lines.readline(_BUFFER)):
+                pass
+            if not raw.isspace():
+                yield number, raw.rstrip(b"\r\n")
+            number += 1
+
+
+def read_line(lines: LineFormat, raw: bytes, number: int, terms: Mapping[str, Any]) -> Line:
+    """Raises:
+    BadLine: too long, or none of this API.
+    """
+    if len(raw) > BATCH_LINE_BYTES:
+        raise BadLine(number, "line_too_long", f"The line is longer than {BATCH_LINE_BYTES // 2**20} MiB.")
+    return lines.read(raw, number, terms)

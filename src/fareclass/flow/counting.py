@@ -1,0 +1,80 @@
+"""How many tokens a prompt has, asked without running it: not billed, and in no line."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fareclass.core.limits import COUNTS
+from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.request import Request
+from fareclass.core.snapshot import Snapshot
+from fareclass.flow.dispatch import Dispatcher
+from fareclass.policy.estimate import Estimator
+
+_RETRY_MS = 1_000
+_MEDIA_TOKENS: Final = 1_024
+"""What a picture counts, which no tokenizer of texts knows."""
+
+
+class TokenCounts:
+    """Counts prompts; each project at most `COUNTS` at once, or as many as its quota lets it run."""
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], dispatchers: Mapping[str, Dispatcher], estimator: Estimator
+    ) -> None:
+        self._snapshot = snapshot
+        self._dispatchers = dispatchers
+        self._estimator = estimator
+        self._under_way: Counter[str] = Counter()
+
+    async def count(self, request: Request) -> int:
+        """Tokens of the prompt's words by the model's own tokenizer; the gateway's estimate where none answers.
+
+        Raises:
+            Refusal: `not_found`: no such model; `throttled`: too many at once.
+        """
+        snapshot, project = self._snapshot(), request.key.project.id
+        dispatcher = self._dispatchers.get(request.model)
+        if dispatcher is None or request.model not in snapshot.models:
+            raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
+        quota = snapshot.quotas.get((project, request.model))
+        most = COUNTS if quota is None or quota.concurrency is None else min(COUNTS, quota.concurrency)
+        if self._under_way[project] >= most:
+            raise Refusal(
+                Outcome.THROTTLED,
+                f"{most} counts of tokens are under way for this project; wait for one of them.",
+                retry_after_ms=_RETRY_MS,
+            )
+        self._under_way[project] += 1
+        try:
+            counted = await dispatcher.count_tokens("\n".join(_words(request.body)))
+        finally:
+            self._under_way[project] -= 1
+            self._under_way += Counter()  # forgets who has none
+        if counted is None:
+            return self._estimator.prompt_tokens(request.model, request.prompt_bytes)
+        media = sum(1 for part in _parts(request.body) if part.get("type") != "text")
+        return counted + media * _MEDIA_TOKENS
+
+
+def _words(body: Mapping[str, Any]) -> Iterator[str]:
+    """All that a model would read of a chat: tools, texts, what it thought, and calls."""
+    for tool in body.get("tools") or ():
+        yield msgspec.json.encode(tool).decode()
+    for message in body["messages"]:
+        if isinstance(content := message.get("content"), str):
+            yield content
+        for name in ("reasoning_content", "tool_calls"):
+            if given := message.get(name):
+                yield msgspec.json.encode(given).decode()
+    for part in _parts(body):
+        if isinstance(text := part.get("text"), str):
+            yield text
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for message in body["messages"]:
+        if isinstance(content := message.get("content"), list):
+            yield from content

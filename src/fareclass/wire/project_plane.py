@@ -1,0 +1,161 @@
+"""A project's own objects over HTTP (files, batches, stored responses), each call behind one of its keys (R51)."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.snapshot import Key, Snapshot
+from fareclass.deadlines import Deadlines
+from fareclass.policy.identity import authenticate
+from fareclass.wire.arrival import Arrival, CallerGone, arrive, read_body
+from fareclass.wire.errors import openai_error, retry_headers
+from fareclass.wire.json_checks import decode_object
+from fareclass.wire.openai import invalid_field
+
+T = TypeVar("T")
+Handler = Callable[["Call"], Awaitable[Response]]
+Refused = Callable[[Refusal, str], tuple[int, bytes]]
+_RETRY_MS = 2_000
+_REQUEST_ID = ("x-request-id", "request-id")
+"""As OpenAI's clients read it, and Anthropic's."""
+_WHERE = "The OpenAI API begins at `/v1`, as in POST `/v1/chat/completions`; the control plane at `/admin/v1`."
+
+_log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """One call of a caller who has shown a key: whose objects it may see is `key.project`."""
+
+    key: Key
+    request: Request
+    arrival: Arrival
+    deadlines: Deadlines
+
+    def part(self, name: str) -> str:
+        """A part of the path."""
+        part: str = self.request.path_params[name]
+        return part
+
+    async def body(self) -> bytes:
+        """The whole body, within bounds.
+
+        Raises:
+            Refusal: `invalid`: too large, compressed or too slow.
+        """
+        return await read_body(self.request.receive, self.arrival, self.deadlines)
+
+    async def read(self, kind: type[T]) -> T:
+        """The JSON body as `kind`.
+
+        Raises:
+            Refusal: `invalid`: no JSON object of that form; `param` is the path of the field.
+        """
+        fields = decode_object(await self.body())
+        try:
+            return msgspec.convert(fields, kind)
+        except msgspec.ValidationError as error:
+            raise invalid_field(str(error)) from None
+
+    def query(self, kind: type[T]) -> T:
+        """The query parameters as `kind`.
+
+        Raises:
+            Refusal: `invalid`: one has the wrong form.
+        """
+        try:
+            return msgspec.convert(dict(self.request.query_params), kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise invalid_field(str(error)) from None
+
+
+def _openai_refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
+    return openai_error(refusal)
+
+
+class Operation(NamedTuple):
+    """One command on objects of a project: where it is, what does it, and how its API says no."""
+
+    method: str
+    path: str
+    handler: Handler
+    refused: Refused = _openai_refused
+
+
+def project_app(snapshot: Callable[[], Snapshot], operations: Sequence[Operation]) -> Starlette:
+    """The ASGI application of these; whatever else it is asked for is not there."""
+    deadlines = Deadlines()
+    return Starlette(
+        routes=[
+            Route(operation.path, _guarded(operation, snapshot, deadlines), methods=[operation.method])
+            for operation in operations
+        ],
+        exception_handlers={HTTPException: _no_route},
+    )
+
+
+def not_there(what: str) -> Refusal:
+    """An object that is none, or another project's: nobody can tell which (R51)."""
+    return Refusal(Outcome.NOT_FOUND, f"{what} does not exist in this project.", code="not_found")
+
+
+def json_answer(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _guarded(
+    operation: Operation, snapshot: Callable[[], Snapshot], deadlines: Deadlines
+) -> Callable[[Request], Awaitable[Response]]:
+    """The handler behind a key; every error becomes a refusal of the operation's API."""
+
+    async def endpoint(request: Request) -> Response:
+        arrival = arrive(request.scope["headers"])
+        try:
+            key = authenticate(snapshot(), arrival.token)
+            response = await operation.handler(Call(key, request, arrival, deadlines))
+            for name in _REQUEST_ID:
+                response.headers.setdefault(name, arrival.id)
+            return response
+        except (CallerGone, ClientDisconnect):
+            refusal = Refusal(Outcome.CANCELLED, "The caller hung up before its request was whole.")
+        except Refusal as error:
+            refusal = error
+        except SQLAlchemyError as error:
+            _log.error("the database failed a call", extra={"request_id": arrival.id, "cause": str(error)})
+            refusal = Refusal(Outcome.SHED, "The database can't be used at the moment.", retry_after_ms=_RETRY_MS)
+        except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log
+            _log.exception("a call failed inside the gateway", extra={"request_id": arrival.id})
+            refusal = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {arrival.id}.")
+        return _refuse(refusal, operation.refused, arrival.id)
+
+    return endpoint
+
+
+def _refuse(refusal: Refusal, refused: Refused, request_id: str) -> Response:
+    status, body = refused(refusal, request_id)
+    response = Response(body, status, media_type="application/json")
+    for header in _REQUEST_ID:
+        response.headers[header] = request_id
+    for name, value in retry_headers(refusal):
+        response.headers[name.decode()] = value.decode()
+    return response
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """An address says so to anybody, so that a wrong one is told from a wrong key."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        refusal = Refusal(Outcome.INVALID, f"`{path}` takes only {allowed}.", code="method_not_allowed")
+    else:
+        refusal = Refusal(Outcome.NOT_FOUND, f"There is no `{path}` here. {_WHERE}", code="unknown_url")
+    return _refuse(refusal, _openai_refused, arrive(request.scope["headers"]).id)
