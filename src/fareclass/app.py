@@ -60,6 +60,7 @@ from fareclass.wire import batches as batch_calls
 from fareclass.wire.admin import admin_app
 from fareclass.wire.anthropic_count import count_operation
 from fareclass.wire.asgi import ASGIApp, DataPlane
+from fareclass.wire.bedrock_count import count_operation as bedrock_count_operation
 from fareclass.wire.calls import Calls
 from fareclass.wire.files import FileCalls
 from fareclass.wire.project_plane import Operation, project_app
@@ -171,7 +172,8 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     conversations, commands = await _responses(store, walk, control, stack)
     counts = TokenCounts(lambda: control.snapshot, dispatchers, estimator)
     batches = await _batches(config, store, walk, control, dispatchers, stack)
-    objects = project_app(lambda: control.snapshot, [*commands, count_operation(counts.count), *batches])
+    counting = [count_operation(counts.count), bedrock_count_operation(counts.count)]
+    objects = project_app(lambda: control.snapshot, [*commands, *counting, *batches])
     asgi = DataPlane(
         walk,
         snapshot=lambda: control.snapshot,

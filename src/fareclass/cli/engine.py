@@ -19,7 +19,7 @@ from fareclass.cli.example import example_body
 from fareclass.cli.progress import Steps
 from fareclass.config import LocalEngine
 from fareclass.engine.local_settings import Settings, server_environment, usable_cores
-from fareclass.engine.model_file import ModelUnavailableError, fetch_default_model
+from fareclass.engine.model_file import ModelUnavailableError, chat_template, fetch_default_model
 
 _DEFAULTS = LocalEngine()
 
@@ -51,6 +51,7 @@ def register(program: typer.Typer) -> None:
             api_key=secrets.token_urlsafe(32),
             parent=os.getpid(),
             folder=None,
+            chat_template=chat_template(path),
         )
         raise typer.Exit(_run(settings))
 

@@ -39,6 +39,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     `has_tokenizer`: `count_tokens` asks the engine rather than guessing.
     `caches`: it keeps prompts for later requests, None where that can't be told. `tells_cached`: its usage says how
     much of a prompt it reused. `isolation`: how it keeps projects' cached prompts apart (R31).
+    `takes_tools`: the model is told of a request's tools, None where that can't be told.
     """
 
     flavour: str = "openai"
@@ -52,6 +53,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     caches: bool | None = None
     tells_cached: bool = False
     isolation: Isolation = Isolation.NONE
+    takes_tools: bool | None = None
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):

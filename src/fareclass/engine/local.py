@@ -22,8 +22,10 @@ import msgspec
 
 from fareclass.engine.base import EngineFailed, Prompt, Traits
 from fareclass.engine.local_settings import Settings, server_environment, usable_cores
+from fareclass.engine.model_file import chat_template
 from fareclass.engine.openai_http import HttpCall, HttpEngine, Timeouts
 from fareclass.engine.probe import Findings
+from fareclass.engine.tools import CALL_OPENING
 from fareclass.engine.upstream import Flavour
 
 _log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class LocalEngine:
             api_key="",
             parent=os.getpid(),
             folder=None,
+            chat_template=chat_template(model_path),
         )
         self._process: asyncio.subprocess.Process | None = None
         self._http: HttpEngine | None = None
@@ -143,7 +146,12 @@ class LocalEngine:
             await self._stop()
             raise
         self._http = HttpEngine(
-            self._session, f"{url}/v1", settings.model_name, api_key=settings.api_key, timeouts=self._timeouts
+            self._session,
+            f"{url}/v1",
+            settings.model_name,
+            api_key=settings.api_key,
+            timeouts=self._timeouts,
+            call_opening=CALL_OPENING if settings.chat_template else "",
         )
         self._http.keep_slots(settings.slots, self._folder)
         # A new process is the same engine: what the probe found stays true, and R31 holds from its first request.

@@ -44,6 +44,7 @@ def _start(settings: Settings) -> xllamacpp.Server:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [settings.api_key]
+    params.chat_template = settings.chat_template
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context_tokens
     # Small batches keep a long prompt from freezing the streams beside it, and let a caller who

@@ -8,6 +8,7 @@ import msgspec
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `slots` sequences at once, of `context_tokens` each; `parent` is the gateway's process.
 
+    `chat_template` stands in for the model's own, unless it is empty.
     `folder` takes the caches of paused answers, for a gateway that keeps track of the slots; None for nobody's.
     """
 
@@ -19,6 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
     parent: int
     folder: str | None
+    chat_template: str = ""
 
 
 def server_environment() -> dict[str, str]:

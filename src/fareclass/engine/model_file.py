@@ -49,6 +49,13 @@ def default_model_path(folder: Path | None = None) -> Path:
     return (folder or platformdirs.user_cache_path("fareclass")) / "models" / Path(_MEMBER).name
 
 
+def chat_template(path: Path) -> str:
+    """The template for the model in this file, empty where its own will do: the default model's knows no tools."""
+    if path.resolve() != default_model_path().resolve():
+        return ""
+    return Path(__file__).with_name("smollm2.jinja").read_text(encoding="utf-8")
+
+
 def _nobody_watches(done: int, total: int | None) -> None:
     pass
 

@@ -20,6 +20,7 @@ from fareclass.engine.probe import Findings, find_traits
 from fareclass.engine.refusals import read_refusal
 from fareclass.engine.relay import Relay
 from fareclass.engine.slots import Lease, SlotBook
+from fareclass.engine.tools import check_tools
 from fareclass.engine.upstream import GENERATING, Flavour, upstream_body
 from fareclass.engine.wire_usage import usage_of_answer
 
@@ -186,7 +187,7 @@ class HttpEngine:
     """One replica behind a URL.
 
     `base_url` ends in `/v1`. The session is the caller's, shared by all engines; it should
-    have no limit on connections, since the scheduler's slots are the limit.
+    have no limit on connections, since the scheduler's slots are the limit. `call_opening`: as in `upstream_body`.
     """
 
     def __init__(
@@ -198,8 +199,10 @@ class HttpEngine:
         api_key: str | None = None,
         pass_priority: bool = True,
         timeouts: Timeouts | None = None,
+        call_opening: str = "",
     ) -> None:
         self._slots: SlotBook | None = None
+        self._call_opening = call_opening
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._root_url = self._base_url.removesuffix("/v1")
@@ -222,7 +225,9 @@ class HttpEngine:
 
     async def open(self, prompt: Prompt) -> HttpCall:
         sign = self._found.priority_sign if self._pass_priority else 0
-        body = upstream_body(prompt, self._found.traits.flavour, self._model, sign)
+        traits = self._found.traits
+        check_tools(prompt, traits)
+        body = upstream_body(prompt, traits.flavour, self._model, sign, self._call_opening)
         headers = self._stream_headers if prompt.stream else self._plain_headers
         if prompt.traceparent:
             headers = {**headers, "traceparent": prompt.traceparent}

@@ -60,8 +60,8 @@ async def find_traits(replica: Replica) -> Findings:
     Raises:
         EngineFailed: it went away meanwhile.
     """
-    flavour, sign = await _find_flavour(replica)
-    traits = Traits(flavour=flavour, **_CACHES[flavour])
+    flavour, sign, takes_tools = await _find_flavour(replica)
+    traits = Traits(flavour=flavour, takes_tools=takes_tools, **_CACHES[flavour])
     replica.assume(Findings(traits=traits))
     has_tokenizer = bool(await replica.count_tokens("one two three"))
     if flavour == Flavour.VLLM:
@@ -90,20 +90,28 @@ _CACHES: Final[Mapping[Flavour, dict[str, Any]]] = MappingProxyType(
 )
 
 
-async def _find_flavour(replica: Replica) -> tuple[Flavour, int]:
+async def _find_flavour(replica: Replica) -> tuple[Flavour, int, bool | None]:
+    """What server it is, the sign of its priorities, and whether its model is told of tools."""
     status, answer = await replica.look("GET", "/props")
     if status == 200 and isinstance(answer, dict) and "default_generation_settings" in answer:
-        return Flavour.LLAMA, 0
+        return Flavour.LLAMA, 0, _template_takes_tools(answer)
     status, answer = await replica.look("GET", "/get_server_info")
     if status == 200 and isinstance(answer, dict):
-        return Flavour.SGLANG, _sglang_sign(answer)
+        return Flavour.SGLANG, _sglang_sign(answer), None
     status, answer = await replica.look("GET", "/metrics")
     if status == 200 and isinstance(answer, str) and "vllm:" in answer:
-        return Flavour.VLLM, 0
+        return Flavour.VLLM, 0, None
     status, answer = await replica.look("GET", "/version")
     if status == 200 and isinstance(answer, dict) and isinstance(answer.get("version"), str):
-        return Flavour.VLLM, 0
-    return Flavour.OPENAI, 0
+        return Flavour.VLLM, 0, None
+    return Flavour.OPENAI, 0, None
+
+
+def _template_takes_tools(props: dict[str, Any]) -> bool | None:
+    """As llama.cpp has found out of the chat template; older ones say nothing."""
+    caps = props.get("chat_template_caps")
+    found = caps.get("supports_tools") if isinstance(caps, dict) else None
+    return found if isinstance(found, bool) else None
 
 
 def _sglang_sign(info: dict[str, Any]) -> int:

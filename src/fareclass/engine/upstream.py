@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from fareclass.engine.base import Prompt
+from fareclass.engine.tools import choose_tool
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 GENERATING: Final = frozenset({"/chat/completions", "/completions"})
@@ -24,11 +25,16 @@ _SALTED: Final = frozenset({Flavour.VLLM, Flavour.SGLANG})
 """Engines that keep prompts with different salts apart."""
 
 
-def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) -> dict[str, Any]:
+def upstream_body(
+    prompt: Prompt, flavour: str, model: str, priority_sign: int, call_opening: str = ""
+) -> dict[str, Any]:
     """The caller's body with the gateway's own fields set; `prompt.body` stays as it is.
 
     `priority_sign` is 1 where the engine takes small priorities first, -1 where large ones,
-    0 where it takes none.
+    0 where it takes none. `call_opening` begins a tool's call for a model that would not.
+
+    Raises:
+        EngineRefused: it asks for a tool that is not there.
     """
     body = {**prompt.body, "model": model}
     if flavour in _SALTED and prompt.salt:
@@ -46,6 +52,8 @@ def upstream_body(prompt: Prompt, flavour: str, model: str, priority_sign: int) 
         if prompt.stream:
             body["return_progress"] = True
             body["timings_per_token"] = True
+        if body.get("tool_choice") is not None:
+            choose_tool(body, call_opening)
     elif flavour == Flavour.VLLM and prompt.stream:
         body["stream_options"]["continuous_usage_stats"] = True
     if priority_sign:

@@ -358,6 +358,7 @@ class Dispatcher:
             "recompute_tokens": traits.recompute_tokens,
             "keeps_cut_prefill": traits.keeps_cut_prefill,
             "honours_priority": traits.honours_priority,
+            "takes_tools": traits.takes_tools,
             "cache_isolation": self._isolation(traits),
         }
 

@@ -107,7 +107,7 @@ def _chat(body: dict[str, Any], asked: fields.Prompt, turns: Turns) -> dict[str,
         _add_choice(made, asked.tool_choice)
     _add_output(made, asked)
     if asked.thinking is not None:
-        _add_thinking(made, asked.thinking)
+        add_thinking(made, asked.thinking)
     if asked.cache_control is not None:
         point = {"type": "ephemeral", "ttl": asked.cache_control.ttl or "5m"}
         _add_last_point(turns.messages[-1], point)
@@ -139,10 +139,15 @@ def _add_output(made: dict[str, Any], asked: fields.Prompt) -> None:
         schema = {"name": "answer", "strict": True, "schema": form.schema}
         made["response_format"] = {"type": "json_schema", "json_schema": schema}
     if config.effort is not None:
-        made["reasoning_effort"] = _EFFORTS.get(config.effort, "high")
+        made["reasoning_effort"] = chat_effort(config.effort)
 
 
-def _add_thinking(made: dict[str, Any], thinking: fields.ThinkingConfig) -> None:
+def chat_effort(effort: str) -> str:
+    """As far as engines know it."""
+    return _EFFORTS.get(effort, "high")
+
+
+def add_thinking(made: dict[str, Any], thinking: fields.ThinkingConfig) -> None:
     """vLLM, SGLang and llama.cpp all switch it in the chat template; none of them takes a budget in tokens."""
     made[_TEMPLATE] = {"enable_thinking": thinking.type != "disabled"}
     if thinking.type == "enabled":

@@ -12,6 +12,8 @@ from fareclass.wire import anthropic_fields as fields
 from fareclass.wire.openai import invalid_field
 
 T = TypeVar("T")
+Placed = tuple[str, fields.Block]
+"""A block, and where it stands in the caller's body."""
 FAILED: Final = "Error: "
 """What a result of a failed call begins with, since a chat has no field for that."""
 _CHOICES: Mapping[str, str] = MappingProxyType({"auto": "auto", "any": "required", "none": "none"})
@@ -21,7 +23,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Turns:
-    """The messages of a chat; `places` has where each stands in the caller's body, and where each of its parts does."""
+    """The messages of a chat; `places` has where each stands in the caller's body, and where each of its parts does.
+
+    Other APIs whose messages are made of such blocks say them in these words too.
+    """
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -32,7 +37,7 @@ class Turns:
         if isinstance(system, str):
             self._say("system", system, "system")
         elif system:
-            self._say_blocks("system", [(f"system[{number}]", block) for number, block in enumerate(system)], "system")
+            self.add_blocks("system", _placed(system, "system"), "system")
 
     def add(self, message: fields.Message, place: str) -> None:
         """One turn, which is several messages where it has results of calls.
@@ -43,15 +48,19 @@ class Turns:
         content = message.content
         if isinstance(content, str):
             self._say(message.role, content, place)
-        elif message.role == "assistant":
+        else:
+            self.add_blocks(message.role, _placed(content, f"{place}.content"), place)
+
+    def add_blocks(self, role: str, content: Sequence[Placed], place: str) -> None:
+        """The same of a turn in blocks."""
+        if role == "assistant":
             self._add_answer(content, place)
         else:
-            self._add_user(message.role, content, place)
+            self._add_others(role, content, place)
 
-    def _add_user(self, role: str, content: Sequence[fields.Block], place: str) -> None:
+    def _add_others(self, role: str, content: Sequence[Placed], place: str) -> None:
         said: list[tuple[str, fields.Text | fields.Image]] = []
-        for number, block in enumerate(content):
-            path = f"{place}.content[{number}]"
+        for path, block in content:
             if isinstance(block, fields.Text | fields.Image):
                 said.append((path, block))
             elif isinstance(block, fields.ToolResult) and role == "user":
@@ -78,11 +87,11 @@ class Turns:
             self.places[-1] = (path, [path, *self.places[-1][1]])
         _mark(message, result)
 
-    def _add_answer(self, content: Sequence[fields.Block], place: str) -> None:
+    def _add_answer(self, content: Sequence[Placed], place: str) -> None:
         """An answer is one text with calls behind it: that is how a chat has it, and how one is begun for the model."""
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         calls: list[dict[str, Any]] = []
-        for number, block in enumerate(content):
+        for path, block in content:
             match block:
                 case fields.Text(text=text):
                     message["content"] += text
@@ -94,7 +103,7 @@ class Turns:
                 case fields.RedactedThinking():
                     pass
                 case _:
-                    raise _misplaced(f"{place}.content[{number}]", "assistant")
+                    raise _misplaced(path, "assistant")
             _mark(message, block)
         if calls:
             message["tool_calls"] = calls
@@ -143,19 +152,24 @@ def chat_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 f"`{path}`: tools that the server runs{shown} are not supported; only your own (`custom`) are.",
                 param=path,
             )
-        tool = read(given, fields.Tool, f"tools[{number}]")
-        function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
-        if tool.description is not None:
-            function["description"] = tool.description
-        if tool.strict is not None:
-            function["strict"] = tool.strict
-        made.append({"type": "function", "function": function})
-        _mark(made[-1], tool)
+        made.append(chat_tool(read(given, fields.Tool, f"tools[{number}]")))
+    return made
+
+
+def chat_tool(tool: fields.Tool) -> dict[str, Any]:
+    """One of them."""
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    made = {"type": "function", "function": function}
+    _mark(made, tool)
     return made
 
 
 def chat_choice(choice: fields.ToolChoice, tools: Sequence[Mapping[str, Any]]) -> str | dict[str, Any]:
-    """Which of these tools is to be called. Where there is but the one, more engines obey `required` than its name.
+    """Which of these tools is to be called.
 
     Raises:
         Refusal: `invalid`: type `tool` without a name.
@@ -164,10 +178,9 @@ def chat_choice(choice: fields.ToolChoice, tools: Sequence[Mapping[str, Any]]) -
         return _CHOICES[choice.type]
     if choice.name is None:
         raise Refusal(Outcome.INVALID, "`tool_choice.name` is required.", param="tool_choice.name")
-    names = [tool["function"]["name"] for tool in tools]
-    if choice.name not in names:
+    if all(tool["function"]["name"] != choice.name for tool in tools):
         raise Refusal(Outcome.INVALID, "`tool_choice.name` is none of `tools`.", param="tool_choice.name")
-    return _CHOICES["any"] if len(names) == 1 else {"type": "function", "function": {"name": choice.name}}
+    return {"type": "function", "function": {"name": choice.name}}
 
 
 def read(given: Any, kind: type[T], place: str = "") -> T:
@@ -189,6 +202,10 @@ def read(given: Any, kind: type[T], place: str = "") -> T:
         dot = "." if path[:1] not in ("", ".", "[", "`") else ""
         text = f"{what} - at `$.{place}{dot}{path}" if at else f"{what} - at `$.{place}`"
     raise invalid_field(text)
+
+
+def _placed(blocks: Sequence[fields.Block], place: str) -> list[Placed]:
+    return [(f"{place}[{number}]", block) for number, block in enumerate(blocks)]
 
 
 def _part(block: fields.Text | fields.Image) -> dict[str, Any]:

@@ -34,9 +34,14 @@ def event(name: str, fields: Mapping[str, Any]) -> bytes:
 
 
 class Blocks:
-    """The content blocks of one answer, and why it ended; events are given back as bytes."""
+    """The content blocks of one answer, and why it ended; events are given back as bytes.
 
-    __slots__ = ("_call", "_count", "_finish_reason", "_head", "_kind", "_pieces", "_refused", "content", "matched")
+    An API that has such blocks too, but writes them otherwise, says how: `started`, `said`, `stopped` and `block`.
+    """
+
+    __slots__ = (
+        "_call", "_called", "_count", "_finish_reason", "_head", "_kind", "_pieces", "_refused", "content", "matched",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.content: list[dict[str, Any]] = []
@@ -44,6 +49,7 @@ class Blocks:
         self._count = 0
         self._finish_reason: str | None = None
         self._refused = False
+        self._called = False
         self._kind = ""
         self._call: ToolCall | None = None
         self._head = b""
@@ -55,7 +61,7 @@ class Blocks:
         reason = _REASONS.get(self._finish_reason or "")
         if self._refused:
             return "refusal"
-        if reason is None and any(block["type"] == CALL for block in self.content):
+        if reason is None and self._called:
             return "tool_use"
         return reason or ("end_turn" if self.matched is None else "stop_sequence")
 
@@ -90,19 +96,14 @@ class Blocks:
         """The end of the block that is open."""
         if not self._kind:
             return b""
-        index = self._count - 1
-        signed = b""
-        if self._kind == THINKING:
-            delta = {"type": "signature_delta", "signature": SIGNATURE}
-            signed = event("content_block_delta", {"index": index, "delta": delta})
-        self.content.append(_block(self._kind, "".join(self._pieces), self._call))
-        self._kind = ""
-        return signed + event("content_block_stop", {"index": index})
+        kind, self._kind = self._kind, ""
+        self.content.append(self.block(kind, "".join(self._pieces), self._call))
+        return self.stopped(kind, self._count - 1)
 
     def _piece(self, kind: str, text: str) -> bytes:
         opening = b"" if self._kind is kind else self._open(kind)
         self._pieces.append(text)
-        return b"%b%b%b}}\n\n" % (opening, self._head, _encode(text))
+        return opening + self.said(self._head, text)
 
     def _call_piece(self, call: ToolCall) -> bytes:
         opening = b""
@@ -117,27 +118,42 @@ class Blocks:
         closing = self.close()
         index, self._count = self._count, self._count + 1
         self._kind, self._call, self._pieces = kind, call, []
-        self._head = (
-            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":%b:'
-            % (index, _DELTAS[kind])
-        )
-        start = _block(kind, "", call)
+        self._called = self._called or kind is CALL
+        start, self._head = self.started(kind, index, call)
+        return closing + start
+
+    def started(self, kind: str, index: int, call: ToolCall | None) -> tuple[bytes, bytes]:
+        """What opens a block, and what each piece of it begins with."""
+        start = self.block(kind, "", call)
         if kind is THINKING:
             start["signature"] = ""
-        return closing + event("content_block_start", {"index": index, "content_block": start})
+        head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":%b:'
+        return event("content_block_start", {"index": index, "content_block": start}), head % (index, _DELTAS[kind])
+
+    def said(self, head: bytes, text: str) -> bytes:
+        """A piece of the open block."""
+        return b"%b%b}}\n\n" % (head, _encode(text))
+
+    def stopped(self, kind: str, index: int) -> bytes:
+        """What ends a block."""
+        signed = b""
+        if kind == THINKING:
+            delta = {"type": "signature_delta", "signature": SIGNATURE}
+            signed = event("content_block_delta", {"index": index, "delta": delta})
+        return signed + event("content_block_stop", {"index": index})
+
+    def block(self, kind: str, text: str, call: ToolCall | None) -> dict[str, Any]:
+        """A content block with what was said of it."""
+        if kind == TEXT:
+            return {"type": TEXT, "text": text}
+        if kind == THINKING:
+            return {"type": THINKING, "thinking": text, "signature": SIGNATURE}
+        assert call is not None
+        return {"type": CALL, "id": call.id, "name": call.function.name, "input": arguments(text)}
 
 
-def _block(kind: str, text: str, call: ToolCall | None) -> dict[str, Any]:
-    """A content block with what was said of it."""
-    if kind == TEXT:
-        return {"type": TEXT, "text": text}
-    if kind == THINKING:
-        return {"type": THINKING, "thinking": text, "signature": SIGNATURE}
-    assert call is not None
-    return {"type": CALL, "id": call.id, "name": call.function.name, "input": _arguments(text)}
-
-
-def _arguments(text: str) -> Any:
+def arguments(text: str) -> Any:
+    """Of a call, an object whatever the model made of it."""
     if not text:
         return {}
     try:

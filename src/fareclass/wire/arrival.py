@@ -12,10 +12,12 @@ from fareclass.core.limits import BODY_BYTES, BODY_READ_S, HEADER_VALUE_CHARS
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.deadlines import Deadlines
 from fareclass.flow.clock import now_us
+from fareclass.policy.sigv4 import is_signed
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Take = Callable[[bytes], object]
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[^!-~]")
@@ -29,7 +31,9 @@ class CallerGone(Exception):
 class Arrival(msgspec.Struct, frozen=True):
     """What is known of a request before its body: our id, the caller's own id, and when it came.
 
+    `token` is what was sent as a bearer token; `signed`: a signature stands in its place (R51).
     `repeat_key` is the same when a call is sent again (R48), `patience_s` how long its client waits for the answer.
+    `service_tier` and `guardrail` are what Bedrock's InvokeModel says in headers, since its body is the model's own.
     """
 
     id: str
@@ -40,15 +44,19 @@ class Arrival(msgspec.Struct, frozen=True):
     encoding: bytes | None
     arrived_s: float
     arrived_us: int
+    signed: bool = False
     repeat_key: bytes | None = None
     patience_s: float | None = None
+    service_tier: bytes | None = None
+    guardrail: bytes | None = None
 
 
 def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
     """Read the headers once. Our request id sorts by time, so that the ledger grows at its end."""
     arrived_us = now_us()
     found = dict(headers)
-    scheme, _, token = found.get(b"authorization", b"").partition(b" ")
+    authorization = found.get(b"authorization", b"")
+    scheme, _, token = authorization.partition(b" ")
     bearer = token.strip() if scheme.lower() == b"bearer" else None
     caller_id = found.get(b"x-client-request-id") or found.get(b"x-request-id", b"")
     traceparent = found.get(b"traceparent")
@@ -61,8 +69,11 @@ def arrive(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
         encoding=found.get(b"content-encoding"),
         arrived_s=asyncio.get_running_loop().time(),
         arrived_us=arrived_us,
+        signed=is_signed(authorization),
         repeat_key=found.get(b"idempotency-key") or found.get(b"amz-sdk-invocation-id"),
         patience_s=_seconds(found.get(b"x-stainless-read-timeout")),
+        service_tier=found.get(b"x-amzn-bedrock-service-tier"),
+        guardrail=found.get(b"x-amzn-bedrock-guardrailidentifier"),
     )
 
 
@@ -71,8 +82,8 @@ def _seconds(told: bytes | None) -> float | None:
     return float(told) if told is not None and _SECONDS.fullmatch(told) else None
 
 
-async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines) -> bytes:
-    """The whole request body.
+async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines, take: Take | None = None) -> bytes:
+    """The whole request body, or nothing where each part of it goes to `take` instead.
 
     Raises:
         Refusal: `invalid`: larger than `BODY_BYTES` (seen before reading where the length was
@@ -91,25 +102,30 @@ async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines) ->
             if message["type"] == "http.disconnect":
                 raise CallerGone
             body: bytes = message.get("body", b"")
-            return body if not message.get("more_body") else await _read_rest(receive, body)
+            if take is None and not message.get("more_body"):
+                return body
+            whole = bytearray()
+            await _read_rest(receive, message, take or whole.extend)
+            return bytes(whole)
     except TimeoutError:
         raise Refusal(
             Outcome.INVALID, f"The request body took longer than {BODY_READ_S:.0f} s to arrive.", code="request_timeout"
         ) from None
 
 
-async def _read_rest(receive: Receive, first: bytes) -> bytes:
-    body = bytearray(first)
-    more = True
-    while more:
-        message = await receive()
+async def _read_rest(receive: Receive, message: Message, take: Take) -> None:
+    size = 0
+    while True:
         if message["type"] == "http.disconnect":
             raise CallerGone
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > BODY_BYTES:
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > BODY_BYTES:
             raise _too_large()
-    return bytes(body)
+        take(part)
+        if not message.get("more_body"):
+            return
+        message = await receive()
 
 
 def _too_large() -> Refusal:

@@ -25,6 +25,7 @@ from fareclass.wire.repeats import Repeat, Repeats, repeat_of
 from fareclass.wire.responses import ENDPOINT as RESPONSES
 from fareclass.wire.responses import asks_background
 from fareclass.wire.routes import find
+from fareclass.wire.signed import read_signed
 
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -98,12 +99,12 @@ class DataPlane:
             shown = {"status": "ready"} if reason is None else {"status": "not ready", "reason": reason}
             return _send_json(send, 200 if reason is None else 503, shown)
         if endpoint is not None or path == _MODELS or path.startswith(_MODELS + "/"):
-            return self._look_up(path, scope, send)
+            return self._look_up(path, scope, receive, send)
         return self._objects(scope, receive, send)
 
     async def _generate(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
         arrival = arrive(scope["headers"])
-        understood = await self._understand(endpoint, arrival, receive, send)
+        understood = await self._understand(endpoint, arrival, scope, receive, send)
         if understood is None:
             return
         endpoint, request, repeat = understood
@@ -134,17 +135,21 @@ class DataPlane:
                 self._walk.rejected(request, request.endpoint, request.key, refusal)
 
     async def _understand(
-        self, endpoint: Endpoint, arrival: Arrival, receive: Receive, send: Send
+        self, endpoint: Endpoint, arrival: Arrival, scope: Message, receive: Receive, send: Send
     ) -> tuple[Endpoint, Request, Repeat | None] | None:
-        """The request, or None where it was refused. The key comes first, so that no stranger's body is read."""
+        """The request, or None where it was refused. The key comes first, so that no stranger's body is kept."""
         key: Key | None = None
         try:
-            key = authenticate(self._snapshot(), arrival.token)
-            raw = await read_body(receive, arrival, self._deadlines)
-            repeat = None if arrival.repeat_key is None else repeat_of(arrival.repeat_key, endpoint.name, raw)
+            if arrival.signed:
+                key, raw = await read_signed(self._snapshot(), scope, receive, arrival, self._deadlines)
+            else:
+                key = authenticate(self._snapshot(), arrival.token)
+                raw = await read_body(receive, arrival, self._deadlines)
             if endpoint is RESPONSES and self._conversations is not None:
                 endpoint = await self._conversations.endpoint(raw, key)
-            return endpoint, endpoint.parse(raw, arrival, key), repeat
+            request = endpoint.parse(raw, arrival, key)
+            repeat = None if arrival.repeat_key is None else repeat_of(arrival.repeat_key, request, raw)
+            return endpoint, request, repeat
         except CallerGone:
             gone = Refusal(Outcome.CANCELLED, "The caller hung up before its request was whole.")
             self._walk.rejected(arrival, endpoint.name, key, gone)
@@ -158,7 +163,7 @@ class DataPlane:
         await HttpReply(send, arrival.id, endpoint.dialect(arrival, None)).refuse(refusal)
         return None
 
-    async def _look_up(self, path: str, scope: Message, send: Send) -> None:
+    async def _look_up(self, path: str, scope: Message, receive: Receive, send: Send) -> None:
         """Models, in the form of the API that the caller speaks. That a path takes other methods is told to anybody."""
         arrival = arrive(scope["headers"])
         endpoint = find(scope)
@@ -170,8 +175,13 @@ class DataPlane:
                 allowed = "GET" if endpoint is None else "POST"
                 raise Refusal(Outcome.INVALID, f"`{path[:200]}` takes only {allowed}.", code="method_not_allowed")
             snapshot = self._snapshot()
-            authenticate(snapshot, arrival.token)
+            if arrival.signed:
+                await read_signed(snapshot, scope, receive, arrival, self._deadlines)
+            else:
+                authenticate(snapshot, arrival.token)
             await _send_json(send, 200, _models(snapshot, path.removeprefix(_MODELS).removeprefix("/"), theirs))
+        except CallerGone:
+            return
         except Refusal as refusal:
             await HttpReply(send, arrival.id, dialect).refuse(refusal)
 

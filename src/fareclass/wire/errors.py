@@ -48,6 +48,23 @@ ANTHROPIC: Mapping[Outcome, tuple[int, str]] = MappingProxyType(
         Outcome.CANCELLED: (500, "api_error"),
     }
 )
+BEDROCK: Mapping[Outcome, tuple[int, str]] = MappingProxyType(
+    {
+        Outcome.INVALID: (400, "ValidationException"),
+        Outcome.UNAUTHENTICATED: (403, "UnrecognizedClientException"),
+        Outcome.FORBIDDEN: (403, "AccessDeniedException"),
+        Outcome.NOT_FOUND: (404, "ResourceNotFoundException"),
+        Outcome.THROTTLED: (429, "ThrottlingException"),
+        Outcome.SHED: (503, "ServiceUnavailableException"),
+        Outcome.EXPIRED: (503, "ServiceUnavailableException"),
+        Outcome.UPSTREAM_FAILED: (424, "ModelErrorException"),
+        Outcome.INTERNAL: (500, "InternalServerException"),
+        Outcome.CANCELLED: (500, "InternalServerException"),
+    }
+)
+_BEDROCK_OWN: Mapping[str | None, tuple[int, str]] = MappingProxyType(
+    {"method_not_allowed": (405, "ValidationException"), "idempotency_key_reused": (400, "ConflictException")}
+)
 OPENAI_FLEX_EXPIRED = Row(429, "rate_limit_error", "resource_unavailable")
 _OWN_STATUS: Mapping[str | None, int] = MappingProxyType(
     {"method_not_allowed": 405, "request_timeout": 408, "idempotency_key_reused": 409}
@@ -71,6 +88,15 @@ def anthropic_error(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
         error["code"] = refusal.code
     body = {"type": "error", "error": error, "request_id": request_id}
     return _OWN_STATUS.get(refusal.code, status), msgspec.json.encode(body)
+
+
+def bedrock_error(refusal: Refusal) -> tuple[int, bytes, bytes]:
+    """Status, exception and body of a refusal in Bedrock's form; `code` is ours, where there is a finer one."""
+    status, kind = _BEDROCK_OWN.get(refusal.code, BEDROCK[refusal.outcome])
+    error = {"message": refusal.message}
+    if refusal.code is not None:
+        error["code"] = refusal.code
+    return status, kind.encode(), msgspec.json.encode(error)
 
 
 def retry_headers(refusal: Refusal) -> Headers:

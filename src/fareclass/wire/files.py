@@ -1,7 +1,6 @@
 """OpenAI's Files: uploads that go to disk as they come, lists, contents (R37, R51)."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -56,8 +55,7 @@ class FileCalls:
         return json_answer(shown(row))
 
     async def _take(self, call: Call, upload: Upload) -> FileRow:
-        request = call.request
-        form = await read_form(request.headers.get("content-type", ""), _parts(request.stream()), upload.write)
+        form = await read_form(call.request.headers.get("content-type", ""), call.stream(), upload.write)
         if form.file_name is None:
             raise Refusal(Outcome.INVALID, "`file` is required.", param="file")
         purpose = form.fields.get("purpose")
@@ -143,9 +141,3 @@ def check_expiry(anchor: str | None, seconds: int, name: str = "expires_after") 
         message = f"`{name}.seconds` must be from {_SHORTEST_S} to {longest_s}."
         raise Refusal(Outcome.INVALID, message, param=f"{name}.seconds")
     return seconds
-
-
-async def _parts(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async for part in stream:
-        if part:
-            yield part

@@ -1,7 +1,7 @@
 """A project's own objects over HTTP (files, batches, stored responses), each call behind one of its keys (R51)."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -17,9 +17,10 @@ from fareclass.core.snapshot import Key, Snapshot
 from fareclass.deadlines import Deadlines
 from fareclass.policy.identity import authenticate
 from fareclass.wire.arrival import Arrival, CallerGone, arrive, read_body
-from fareclass.wire.errors import openai_error, retry_headers
+from fareclass.wire.errors import Headers, openai_error, retry_headers
 from fareclass.wire.json_checks import decode_object
 from fareclass.wire.openai import invalid_field
+from fareclass.wire.signed import read_signed
 
 T = TypeVar("T")
 Handler = Callable[["Call"], Awaitable[Response]]
@@ -33,12 +34,16 @@ _log = logging.getLogger(__name__)
 
 
 class Call(NamedTuple):
-    """One call of a caller who has shown a key: whose objects it may see is `key.project`."""
+    """One call of a caller who has shown a key: whose objects it may see is `key.project`.
+
+    `raw` is its body, where that had to be read to know whose call it is.
+    """
 
     key: Key
     request: Request
     arrival: Arrival
     deadlines: Deadlines
+    raw: bytes | None
 
     def part(self, name: str) -> str:
         """A part of the path."""
@@ -51,7 +56,18 @@ class Call(NamedTuple):
         Raises:
             Refusal: `invalid`: too large, compressed or too slow.
         """
+        if self.raw is not None:
+            return self.raw
         return await read_body(self.request.receive, self.arrival, self.deadlines)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body as it comes, however much it is."""
+        if self.raw is not None:
+            yield self.raw
+            return
+        async for part in self.request.stream():
+            if part:
+                yield part
 
     async def read(self, kind: type[T]) -> T:
         """The JSON body as `kind`.
@@ -81,13 +97,18 @@ def _openai_refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
     return openai_error(refusal)
 
 
+def _no_headers(_refusal: Refusal, _request_id: str) -> Headers:
+    return []
+
+
 class Operation(NamedTuple):
-    """One command on objects of a project: where it is, what does it, and how its API says no."""
+    """One command on objects of a project: where it is, what does it, and how its API says no, in body and headers."""
 
     method: str
     path: str
     handler: Handler
     refused: Refused = _openai_refused
+    error_headers: Callable[[Refusal, str], Headers] = _no_headers
 
 
 def project_app(snapshot: Callable[[], Snapshot], operations: Sequence[Operation]) -> Starlette:
@@ -119,8 +140,8 @@ def _guarded(
     async def endpoint(request: Request) -> Response:
         arrival = arrive(request.scope["headers"])
         try:
-            key = authenticate(snapshot(), arrival.token)
-            response = await operation.handler(Call(key, request, arrival, deadlines))
+            call = await _identified(snapshot(), request, arrival, deadlines)
+            response = await operation.handler(call)
             for name in _REQUEST_ID:
                 response.headers.setdefault(name, arrival.id)
             return response
@@ -134,9 +155,22 @@ def _guarded(
         except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log
             _log.exception("a call failed inside the gateway", extra={"request_id": arrival.id})
             refusal = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {arrival.id}.")
-        return _refuse(refusal, operation.refused, arrival.id)
+        response = _refuse(refusal, operation.refused, arrival.id)
+        for header, value in operation.error_headers(refusal, arrival.id):
+            response.headers[header.decode()] = value.decode()
+        return response
 
     return endpoint
+
+
+async def _identified(snapshot: Snapshot, request: Request, arrival: Arrival, deadlines: Deadlines) -> Call:
+    """Raises:
+    Refusal: `unauthenticated`: there is no key in force that proves it.
+    """
+    if not arrival.signed:
+        return Call(authenticate(snapshot, arrival.token), request, arrival, deadlines, None)
+    key, raw = await read_signed(snapshot, request.scope, request.receive, arrival, deadlines)
+    return Call(key, request, arrival, deadlines, raw)
 
 
 def _refuse(refusal: Refusal, refused: Refused, request_id: str) -> Response:

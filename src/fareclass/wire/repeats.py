@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
+import msgspec
+
 from fareclass.core.limits import REPEAT_BYTES, REPEAT_ENTRY_BYTES, REPEAT_KEY_BYTES, REPEAT_S, REPEAT_WAIT_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
@@ -27,15 +29,16 @@ class Repeat(NamedTuple):
     digest: bytes
 
 
-def repeat_of(key: bytes, endpoint: str, raw: bytes) -> Repeat:
-    """The call to `endpoint` with this body and idempotency key.
+def repeat_of(key: bytes, request: Request, raw: bytes) -> Repeat:
+    """The call with this body and idempotency key; of Bedrock's, not all that is asked stands in the body.
 
     Raises:
         Refusal: `invalid`: the key is too long.
     """
     if len(key) > REPEAT_KEY_BYTES:
         raise Refusal(Outcome.INVALID, f"An idempotency key has at most {REPEAT_KEY_BYTES} characters.")
-    return Repeat(key, blake2b(endpoint.encode() + b"\0" + raw, digest_size=32).digest())
+    beside = msgspec.json.encode((request.endpoint, request.model, request.tier_word, request.stream))
+    return Repeat(key, blake2b(beside + raw, digest_size=32).digest())
 
 
 class _Listener:
