@@ -2,15 +2,28 @@
 
 import typer
 
-from fareclass.cli import admin, batch, budget, check, engine, local, reservation, usage, webhook, workload
+from fareclass.cli import (
+    admin,
+    batch,
+    batch_roots,
+    budget,
+    check,
+    consume,
+    engine,
+    local,
+    reservation,
+    usage,
+    webhook,
+    workload,
+)
 
 _HELP = """Service tiers for LLM inference: a gateway that gives every request a fare class.
 
-`fareclass serve` starts one; `project`, `key`, `quota`, `budget`, `price`, `pool`, `reservation`, `webhook`, `workload` and
-`usage` speak to it while it runs.
+`fareclass serve` starts one; `project`, `key`, `quota`, `budget`, `price`, `pool`, `reservation`, `batch-roots`, `webhook`,
+`workload` and `usage` speak to it while it runs.
 
-From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY. `batch` sends many requests from a file, with a
-project's key in FARECLASS_API_KEY.
+From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY. `batch` sends many requests from a file,
+`consume` those of a queue, with a project's key in FARECLASS_API_KEY.
 """
 
 
@@ -22,7 +35,10 @@ def main() -> None:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for module in (local, check, engine, batch, admin, budget, reservation, webhook, workload, usage):
+    commands = (
+        local, check, engine, batch, consume, admin, budget, reservation, batch_roots, webhook, workload, usage,
+    )  # fmt: skip
+    for module in commands:
         module.register(program)
     program()
 

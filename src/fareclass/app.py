@@ -4,11 +4,9 @@ import asyncio
 import hmac
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 
-import aiohttp
 import msgspec
 from msgspec import structs
 from starlette.requests import Request
@@ -16,21 +14,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fareclass import config as settings
+from fareclass.app_engines import StartError, Step, pools
 from fareclass.config import Config
 from fareclass.core.snapshot import Burndown, Capacity, Model
 from fareclass.core.tiers import TIERS
-from fareclass.engine.base import Engine, EngineFailed, EngineRefused
-from fareclass.engine.local import LocalEngine
-from fareclass.engine.model_file import ModelUnavailableError, fetch_default_model
-from fareclass.engine.openai_http import HttpEngine
+from fareclass.engine.base import EngineFailed
+from fareclass.engine.model_file import ModelUnavailableError
+from fareclass.engine.object_store import ObjectStore
 from fareclass.engine.outbound import Names, Outbound
-from fareclass.engine.sim_replica import Speed
-from fareclass.engine.simulated import SimulatedEngine
+from fareclass.flow.batch_carrying import Places
+from fareclass.flow.batch_lines import LineFormat
+from fareclass.flow.batch_roots import BatchRoots
 from fareclass.flow.batches import Batches
 from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.counting import TokenCounts
-from fareclass.flow.dispatch import Berth, Dispatcher
+from fareclass.flow.dispatch import Dispatcher
 from fareclass.flow.escalations import DAY_US, Escalations
 from fareclass.flow.files import Files
 from fareclass.flow.fleet import Fleet
@@ -56,11 +55,13 @@ from fareclass.store.entries import escalated_cost
 from fareclass.store.fingerprints import open_master_key
 from fareclass.store.master_key import MasterKey
 from fareclass.telemetry import LedgerState, Telemetry
+from fareclass.wire import anthropic_batches, bedrock_jobs
 from fareclass.wire import batches as batch_calls
 from fareclass.wire.admin import admin_app
 from fareclass.wire.anthropic_count import count_operation
 from fareclass.wire.asgi import ASGIApp, DataPlane
 from fareclass.wire.bedrock_count import count_operation as bedrock_count_operation
+from fareclass.wire.bedrock_lines import RecordLines
 from fareclass.wire.calls import Calls
 from fareclass.wire.files import FileCalls
 from fareclass.wire.project_plane import Operation, project_app
@@ -68,14 +69,6 @@ from fareclass.wire.responses_background import Background
 from fareclass.wire.responses_plane import ResponsesPlane
 from fareclass.wire.responses_stored import Conversations
 from fareclass.wire.routes import GENERATING
-
-Step = Callable[..., None]
-SPARE_SLOTS = 2
-"""Slots of an engine of ours beyond the scheduler's (R17)."""
-
-
-class StartError(Exception):
-    """The gateway can't start; the message says why and what to do."""
 
 
 class FirstKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +124,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     models = _models(config)
     control = await asyncio.to_thread(Control, store, master, models, _tariffs(config))
     project_key = await asyncio.to_thread(control.first_key, settings.__name__)
-    dispatchers = await _pools(config, models, step, stack)
+    dispatchers = await pools(config, models, step, stack)
     standing = Standing(lambda: control.snapshot, dispatchers)
     fleet = Fleet(dispatchers, standing)
     telemetry = Telemetry(
@@ -161,17 +154,20 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
         telemetry.observe,
     )
     stack.push_async_callback(walk.close)
-    webhooks = _webhooks(config, store, master, control, stack)
+    outbound = _outbound(config, stack)
+    webhooks = _webhooks(config, store, master, control, outbound, stack)
+    roots = BatchRoots(control, config.batch_folders, config.object_stores)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
     metrics = _metrics(telemetry, None if config.loopback else admin_key)
-    admin = admin_app(control, spending, webhooks, fleet, admin_key, also=[metrics])
+    admin = admin_app(control, spending, webhooks, roots, fleet, admin_key, also=[metrics])
 
     def ready() -> str | None:
         return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
 
     conversations, commands = await _responses(store, walk, control, stack)
     counts = TokenCounts(lambda: control.snapshot, dispatchers, estimator)
-    batches = await _batches(config, store, walk, control, dispatchers, stack)
+    places = Places(roots.of_project, _object_stores(config, outbound))
+    batches = await _batches(config, store, walk, control, dispatchers, places, stack)
     counting = [count_operation(counts.count), bedrock_count_operation(counts.count)]
     objects = project_app(lambda: control.snapshot, [*commands, *counting, *batches])
     asgi = DataPlane(
@@ -194,15 +190,20 @@ def _tariffs(config: Config) -> Mapping[str, Tariff]:
     }
 
 
-def _webhooks(config: Config, store: Store, master: MasterKey, control: Control, stack: AsyncExitStack) -> Webhooks:
-    """The commands on webhooks, and what sends to them."""
-    check = judge(config.webhook_networks)
+def _outbound(config: Config, stack: AsyncExitStack) -> Outbound:
     names = Names()
     stack.callback(names.close)
-    sender = WebhookSender(store, master, Outbound(check, ssl.create_default_context(), names).post)
+    return Outbound(judge(config.outbound_networks), ssl.create_default_context(), names)
+
+
+def _webhooks(
+    config: Config, store: Store, master: MasterKey, control: Control, outbound: Outbound, stack: AsyncExitStack
+) -> Webhooks:
+    """The commands on webhooks, and what sends to them."""
+    sender = WebhookSender(store, master, outbound.post)
     stack.push_async_callback(sender.close)
     sender.open()
-    return Webhooks(control, master, check, http=bool(config.webhook_networks))
+    return Webhooks(control, master, judge(config.outbound_networks), http=bool(config.outbound_networks))
 
 
 async def _responses(
@@ -224,6 +225,7 @@ async def _batches(
     walk: Walk,
     control: Control,
     dispatchers: Mapping[str, Dispatcher],
+    places: Places,
     stack: AsyncExitStack,
 ) -> Sequence[Operation]:
     """Files of projects, and batches, which go on where the last end of the gateway left them."""
@@ -233,11 +235,35 @@ async def _batches(
     except OSError as error:
         raise StartError(f"the data folder {config.data_folder} can't be used: {error.strerror}") from error
     stack.push_async_callback(files.close)
-    formats = {batch_calls.API: batch_calls.OpenAILines(Calls(walk), GENERATING)}
-    batches = Batches(store, config.data_folder, files, lambda: control.snapshot, dispatchers, formats)
+    formats: Mapping[str, LineFormat] = {
+        batch_calls.API: batch_calls.OpenAILines(Calls(walk), GENERATING),
+        anthropic_batches.API: anthropic_batches.MessageLines(Calls(walk)),
+        bedrock_jobs.API: RecordLines(Calls(walk)),
+    }
+    carriers = {bedrock_jobs.API: places}
+    batches = Batches(store, config.data_folder, files, lambda: control.snapshot, dispatchers, formats, carriers)
     await batches.open()
     stack.push_async_callback(batches.close)
-    return [*FileCalls(files).operations(), *batch_calls.BatchCalls(batches, files).operations()]
+    calls = (
+        FileCalls(files),
+        batch_calls.BatchCalls(batches, files),
+        anthropic_batches.MessageBatchCalls(batches, files),
+        bedrock_jobs.JobCalls(batches, places),
+    )
+    return [operation for each in calls for operation in each.operations()]
+
+
+def _object_stores(config: Config, outbound: Outbound) -> Mapping[str, ObjectStore]:
+    return {
+        name: ObjectStore(
+            outbound,
+            store.url,
+            region=store.region,
+            access_key_id=store.access_key_id,
+            secret_access_key=store.secret_access_key.value,
+        )
+        for name, store in config.object_stores.items()
+    }
 
 
 def _escalator(store: Store) -> Escalator:
@@ -278,102 +304,6 @@ def _context_tokens(model: settings.Model) -> int | None:
     if model.context_tokens is None and isinstance(model.engine, settings.LocalEngine):
         return model.engine.context_tokens
     return model.context_tokens
-
-
-async def _pools(
-    config: Config, models: Mapping[str, Model], step: Step, stack: AsyncExitStack
-) -> dict[str, Dispatcher]:
-    session = _session(stack)
-    dispatchers = {}
-    for name, model in config.models.items():
-        berths = await _berths(name, model, session, step, stack)
-        dispatchers[name] = Dispatcher(models[name], berths, config.policies())
-        stack.push_async_callback(dispatchers[name].close)
-    step("Looking at the engines")
-    await asyncio.gather(*(dispatcher.open() for dispatcher in dispatchers.values()))
-    return dispatchers
-
-
-@asynccontextmanager
-async def engines(config: Config, model: str, step: Step) -> AsyncIterator[Sequence[Berth]]:
-    """The replicas of one model alone: no database, no scheduler, no gateway.
-
-    Raises:
-        StartError: an engine can't be started, or fails what is done with it meanwhile.
-    """
-    try:
-        async with AsyncExitStack() as stack:
-            berths = await _berths(model, config.models[model], _session(stack), step, stack)
-            for berth in berths:
-                stack.push_async_callback(berth.engine.close)
-            yield berths
-    except* (ModelUnavailableError, EngineFailed, EngineRefused) as errors:
-        raise StartError("; ".join(dict.fromkeys(map(str, _leaves(errors))))) from None
-
-
-def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
-
-
-def _session(stack: AsyncExitStack) -> aiohttp.ClientSession:
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),  # what one caller's answer sets must not go out with another's request
-        auto_decompress=False,
-    )
-    stack.push_async_callback(session.close)
-    return session
-
-
-async def _berths(
-    name: str, model: settings.Model, session: aiohttp.ClientSession, step: Step, stack: AsyncExitStack
-) -> Sequence[Berth]:
-    match model.engine:
-        case settings.LocalEngine() as local:
-            path = local.model_file
-            if path is None:
-                fetching = partial(step, f"Fetching the model of {name}")
-                path = await asyncio.to_thread(fetch_default_model, progress=fetching)
-            step(f"Starting the engine of {name}")
-            engine = LocalEngine(session, path, model_name=name, slots=local.slots, context_tokens=local.context_tokens)
-            stack.push_async_callback(engine.close)
-            await engine.start()
-            return [Berth("local", engine, local.slots)]
-        case settings.SimulatedEngine() as simulated:
-            return [
-                Berth(f"sim-{number}", _simulated(simulated), simulated.slots) for number in range(simulated.replicas)
-            ]
-        case None:
-            return [_http_berth(number, name, model, replica, session) for number, replica in enumerate(model.replicas)]
-
-
-def _simulated(engine: settings.SimulatedEngine) -> Engine:
-    return SimulatedEngine(
-        Speed(
-            limit=engine.slots + SPARE_SLOTS,
-            base_us=engine.base_us,
-            sequence_us=engine.sequence_us,
-            chunk_tokens=engine.chunk_tokens,
-            prefill_tokens_s=engine.prefill_tokens_s,
-            kv_tokens=engine.kv_tokens,
-        )
-    )
-
-
-def _http_berth(
-    number: int, name: str, model: settings.Model, replica: settings.Replica, session: aiohttp.ClientSession
-) -> Berth:
-    engine = HttpEngine(
-        session,
-        replica.url,
-        model.upstream_model or name,
-        api_key=replica.api_key.value if replica.api_key else None,
-    )
-    tiers = None if replica.tiers is None else frozenset(replica.tiers)
-    return Berth(f"replica-{number}", engine, replica.slots, tiers)
 
 
 def _metrics(telemetry: Telemetry, key: str | None) -> Route:

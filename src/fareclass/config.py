@@ -100,6 +100,7 @@ def _mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]:
     yield from _listen_mistakes(config)
     yield from _tls_mistakes(config.tls)
     yield from _store_mistakes(config, reader)
+    yield from _batch_mistakes(config)
     yield from _floor_mistakes(given(config.tiers, {}).values())
     for name, model in given(config.models, {}).items():
         path = f"models.{name}"
@@ -149,6 +150,17 @@ def _store_mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]
     url = urlsplit(config.store)
     if url.password is not None or any("password" in name for name in parse_qs(url.query)):
         yield "store", "must not hold a password: use store_password_env or store_password_file"
+
+
+def _batch_mistakes(config: Config) -> Iterator[tuple[str, str]]:
+    """What callers' files may be put into must hold nothing of the gateway's own."""
+    own = [("data_folder", config.data_folder), ("master_key_file", config.master_key_file)]
+    if known(config.store) and config.store.startswith("sqlite:///"):
+        own.append(("store", Path(config.store.removeprefix("sqlite:///")).parent))
+    for index, folder in enumerate(given(config.batch_folders, ())):
+        for name, path in own:
+            if known(folder, path) and path.resolve().is_relative_to(folder.resolve()):
+                yield f"batch_folders[{index}]", f"{folder} must not be above {name}: batches write there (R47)"
 
 
 def _floor_mistakes(tiers: Iterable[TierSettings]) -> Iterator[tuple[str, str]]:

@@ -75,6 +75,11 @@ def _is_domain(text: str) -> bool:
     return _is_host(text) and text == text.lower() and not set("[_") & set(text)
 
 
+def _is_origin(text: str) -> bool:
+    scheme, _, rest = text.partition("://")
+    return scheme in {"http", "https"} and len(text) <= limits.URL_CHARS and _is_place(rest)
+
+
 def _is_network(text: str) -> bool:
     try:
         return bool(ipaddress.ip_network(text))
@@ -144,6 +149,10 @@ Domain = Annotated[
 Network = Annotated[
     str, must_be("a network such as 10.20.0.0/16 or fd00:20::/32, with no bits set beyond its length", _is_network)
 ]
+Origin = Annotated[
+    str, must_be("https://HOST[:PORT] and no more, such as https://s3.example.com", _is_origin, shown=False)
+]
+AbsoluteFolder = Annotated[Path, must_be("a folder that is there", Path.is_dir)]
 Field = Annotated[
     str,
     must_be(
@@ -300,12 +309,22 @@ class TierSettings(Struct, frozen=True, kw_only=True):
     queue_limit: Annotated[int, Meta(ge=1, le=limits.QUEUE_LIMIT)] | None = None
 
 
+class ObjectStore(Struct, frozen=True, kw_only=True):
+    """A store that speaks S3, for inputs and results of batches; buckets are in the path of its addresses."""
+
+    url: Origin
+    region: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS)] = "us-east-1"
+    access_key_id: Annotated[str, Meta(min_length=1, max_length=limits.HEADER_VALUE_CHARS)]
+    secret_access_key: Secret
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings. Paths are absolute. `admin_key` is None where the first start shall make one.
 
     `data_folder` holds uploaded files and batches. `drain_s`: how long running work may go on after SIGTERM. `insecure_listen` allows
     listening beyond loopback without TLS, for use behind a proxy that has it.
-    `webhook_networks`: the operator's own that webhooks may go to (R47).
+    `outbound_networks`: the operator's own that webhooks may go to, and object stores be in. `batch_folders` are those
+    of this machine, and `object_stores` those by name, that a project's batches may be given places in (R47).
     """
 
     listen: Listen = "127.0.0.1:8000"
@@ -317,7 +336,9 @@ class Config(Struct, frozen=True, kw_only=True):
     master_key_file: NewFile
     admin_key: Secret | None = None
     drain_s: Annotated[float, Meta(ge=0, le=limits.DRAIN_S)] = 30.0
-    webhook_networks: Annotated[tuple[Network, ...], Meta(max_length=limits.SETTINGS)] = ()
+    outbound_networks: Annotated[tuple[Network, ...], Meta(max_length=limits.SETTINGS)] = ()
+    batch_folders: Annotated[tuple[AbsoluteFolder, ...], Meta(max_length=limits.SETTINGS)] = ()
+    object_stores: Annotated[Mapping[Name, ObjectStore], Meta(max_length=limits.SETTINGS)] = {}
     models: Annotated[Mapping[Name, Model], Meta(min_length=1, max_length=limits.SETTINGS)]
     tiers: Mapping[Tier, TierSettings] = {}
 

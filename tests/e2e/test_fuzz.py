@@ -1,5 +1,6 @@
 """Nothing that a caller sends makes a 500, a hang or a leak, in whatever API: bytes, and bodies that are nearly right."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.gateway import ADMIN_KEY, MODEL, Process, simulated
+from tests.engine.conftest import eventually
 
+ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}}}
 CALLS: list[tuple[str, dict[str, Any]]] = [
@@ -113,6 +116,35 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
         {"input": {"converse": {"messages": [{"role": "user", "content": [{"text": "a"}]}]}}},
     ),
     ("/v1/batches", {"input_file_id": "file_x", "endpoint": "/v1/chat/completions", "completion_window": "24h"}),
+    (
+        "/v1/messages/batches",
+        {
+            "requests": [
+                {
+                    "custom_id": "a",
+                    "params": {
+                        "model": MODEL,
+                        "max_tokens": 2,
+                        "messages": [{"role": "user", "content": "Hello"}],
+                    },
+                }
+            ]
+        },
+    ),
+    (
+        "/model-invocation-job",
+        {
+            "jobName": "nightly",
+            "roleArn": "arn:aws:iam::000000000000:role/any",
+            "modelId": MODEL,
+            "modelInvocationType": "Converse",
+            "clientRequestToken": "once",
+            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": "s3://acme/in/", "s3InputFormat": "JSONL"}},
+            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": "s3://acme/out/"}},
+            "timeoutDurationInHours": 24,
+            "tags": [{"key": "a", "value": "b"}],
+        },
+    ),
 ]
 """A call of each API with most of its fields."""
 JSON = st.recursive(
@@ -125,7 +157,15 @@ FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=list(Heal
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    process = Process(tmp_path_factory.mktemp("fuzz"), simulated(slots=64, base_us=100, sequence_us=1))
+    folder = tmp_path_factory.mktemp("fuzz")
+    batches = folder / "batches"
+    (batches / "in").mkdir(parents=True)
+    (batches / "in" / "a.jsonl").write_text('{"recordId": "1", "modelInput": {"messages": []}}\n{"recordId": 2}\n\n[')
+    fleet = simulated(slots=64, base_us=100, sequence_us=1)
+    process = Process(folder, {**fleet, "batch_folders": [str(batches)]})
+    roots = {"roots": [{"uri": "s3://acme/", "folder": str(batches)}]}
+    place = f"{process.url}/admin/v1/projects/default/batch_roots"
+    assert httpx.put(place, json=roots, headers=ADMIN).status_code == 200
     yield process
     process.close()
 
@@ -136,11 +176,19 @@ def http(process: Process) -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {process.key}", "content-type": "application/json"}
     with httpx.Client(base_url=process.url, headers=headers, timeout=20) as client:
         yield client
-        admin = {"authorization": f"Bearer {ADMIN_KEY}"}
-        [pool] = client.get("/admin/v1/pools", headers=admin).json()["data"]
+        asyncio.run(eventually(lambda: all_over(client), 30))
+        [pool] = client.get("/admin/v1/pools", headers=ADMIN).json()["data"]
         assert not [tier for tier in pool["tiers"].values() if tier["running"] or tier["waiting"] or tier["paused"]]
         assert client.get("/readyz").status_code == 200
     assert "Traceback" not in process.log.read_text()
+
+
+def all_over(client: httpx.Client) -> bool:
+    """Whether no batch is left that may still send."""
+    listed = client.get("/v1/messages/batches", params={"limit": 1000}).json()["data"]
+    jobs = client.get("/model-invocation-jobs", params={"maxResults": 1000}).json()["invocationJobSummaries"]
+    ended = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"}
+    return all(one["processing_status"] == "ended" for one in listed) and {job["status"] for job in jobs} <= ended
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -245,6 +293,6 @@ def test_the_control_plane_does_what_its_openapi_says(process: Process):
         @settings(FUZZ, max_examples=15)
         @given(case=operation.as_strategy())
         def calls(case: Any) -> None:
-            case.call_and_validate(headers={"authorization": f"Bearer {ADMIN_KEY}"}, checks=checks)
+            case.call_and_validate(headers=ADMIN, checks=checks)
 
         calls()

@@ -14,7 +14,7 @@ from tests.e2e.gateway import ADMIN_KEY, MODEL, Process, chat, simulated
 from tests.engine.conftest import eventually
 from tests.engine.receiver import Receiver, receiving
 
-SETTINGS = simulated() | {"webhook_networks": ["127.0.0.0/8"]}
+SETTINGS = simulated() | {"outbound_networks": ["127.0.0.0/8"]}
 
 
 async def webhook(process: Process, *words: str) -> tuple[int, str]:
@@ -82,7 +82,7 @@ async def test_r47_an_operator_sets_tries_and_clears_a_webhook(start: Start):
     process = await start(SETTINGS)
     async with receiving() as receiver:
         status, said = await webhook(process, "set", "default", "http://10.1.2.3/hook")
-        assert status == 1 and "webhook_networks" in said and "--url" not in said
+        assert status == 1 and "outbound_networks" in said and "--url" not in said
         status, said = await webhook(process, "test", "default")
         assert status == 1 and "has no webhook" in said
         status, said = await webhook(process, "set", "default", receiver.url, "--event", "batch.completed")

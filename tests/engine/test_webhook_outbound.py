@@ -71,7 +71,7 @@ async def test_r47_a_name_that_changes_its_address_after_the_check_changes_nothi
         url = f"http://{NAME}:{allowed.port}/"
         assert (await sender.post(url, HEADERS, b"{}")).status == 200
         assert (len(allowed.got), len(inner.got), len(names.asked)) == (1, 0, 1)
-        assert "webhook_networks" in await refused(sender, url)
+        assert "outbound_networks" in await refused(sender, url)
         assert (len(allowed.got), len(inner.got)) == (1, 0)
 
 

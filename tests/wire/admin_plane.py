@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from fareclass.config import Price, ReservedPrice
 from fareclass.core.snapshot import Capacity, Model
 from fareclass.core.tiers import TIERS
+from fareclass.flow.batch_roots import BatchRoots
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.spending import Spending
 from fareclass.flow.webhooks import Webhooks
@@ -77,4 +78,6 @@ def make_control(
 
 def make_app(control: Control) -> Starlette:
     webhooks = Webhooks(control, MasterKey({1: bytes(32)}), judge(["127.0.0.0/8"]), http=True)
-    return admin_app(control, Spending(control, Budgets(time.time_ns() // 1000)), webhooks, OnePool(), ADMIN_KEY)
+    spending = Spending(control, Budgets(time.time_ns() // 1000))
+    roots = BatchRoots(control, [Path("/srv/batches")], {"minio"})
+    return admin_app(control, spending, webhooks, roots, OnePool(), ADMIN_KEY)

@@ -11,7 +11,7 @@ import pytest
 import typer
 import uvicorn
 
-from fareclass.cli import admin, budget, check, engine, local, reservation, usage, webhook, workload
+from fareclass.cli import admin, batch_roots, budget, check, engine, local, reservation, usage, webhook, workload
 from fareclass.core.snapshot import Key, Model, Project, Snapshot
 from fareclass.core.tiers import Tier
 from fareclass.store.database import Store
@@ -81,6 +81,6 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def program() -> typer.Typer:
     made = typer.Typer()
-    for module in (admin, budget, reservation, usage, webhook, workload, local, check, engine):
+    for module in (admin, budget, reservation, batch_roots, usage, webhook, workload, local, check, engine):
         module.register(made)
     return made

@@ -307,15 +307,20 @@ def test_every_example_works(program: typer.Typer, tmp_path: Path, monkeypatch: 
     price = {"input": "0.60", "output": "2.40"}
     capacity = {"input_tpm": 4_000_000, "output_tpm": 100_000}
     model = {"engine": {"kind": "simulated", "replicas": 4}, "price": price, "capacity": capacity}
-    fleet = {"models": {"demo-70b": model}}
+    batches = tmp_path / "batches"
+    batches.mkdir()
+    minio = {"url": "https://minio.internal", "access_key_id": "a", "secret_access_key_env": "PATH"}
+    fleet = {"models": {"demo-70b": model}, "batch_folders": [str(batches)], "object_stores": {"minio": minio}}
     process = gateway.Process(tmp_path, fleet)
     monkeypatch.chdir(tmp_path)
     try:
-        done = [words[0] for words, example in commands(program) if try_out(program, process.url, words, example)]
+        examples = [(words, example.replace("/srv/batches", str(batches))) for words, example in commands(program)]
+        done = [words[0] for words, example in examples if try_out(program, process.url, words, example)]
     finally:
         process.close()
     assert (
-        " ".join(sorted(set(done))) == "budget check db key pool price project quota reservation usage webhook workload"
+        " ".join(sorted(set(done)))
+        == "batch-roots budget check db key pool price project quota reservation usage webhook workload"
     )
 
 
@@ -352,4 +357,4 @@ def test_the_database_is_upgraded_by_hand(program: typer.Typer, tmp_path: Path) 
     nowhere = {"FARECLASS_STORE": "sqlite:////proc/nowhere/f.db"}
     said = run(program, "", "db", "current", "--config", str(config), ok=False, env=nowhere)
     assert "/proc/nowhere/f.db can't be made" in said
-    assert run(program, "", "db", "upgrade", "--config", str(config)).startswith("database: 0003, this version: 0003")
+    assert run(program, "", "db", "upgrade", "--config", str(config)).startswith("database: 0004, this version: 0004")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fareclass.app import StartError, engines
+from fareclass.app_engines import StartError, engines
 from fareclass.cli.progress import Steps
 from fareclass.config import Config, ConfigError, LocalEngine, Model, load
 from fareclass.engine.calibrate import Calibration, Speed

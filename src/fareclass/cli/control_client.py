@@ -22,7 +22,7 @@ LOCAL_DIRECT = MappingProxyType(dict.fromkeys(("all://127.0.0.1", "all://[::1]",
 """What is on this machine is spoken to directly, whatever HTTP_PROXY says: a proxy would see the admin key."""
 _TIMEOUT_S = 30.0
 _KEY = re.compile(r"[!-~]+")
-_ARGUMENTS = ("project", "key", "name", "model", "replica", "workload", "reservation", "url", "delivery")
+_ARGUMENTS = ("project", "key", "name", "model", "replica", "workload", "reservation", "url", "delivery", "roots")
 """Fields that stand without an option; what is said of them names them."""
 _OPTIONS = {
     "default_tier": "--tier",

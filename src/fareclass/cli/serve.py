@@ -16,7 +16,8 @@ import uvicorn
 from rich.console import Console
 from uvicorn.loops.auto import auto_loop_factory
 
-from fareclass.app import StartError, System, build
+from fareclass.app import System, build
+from fareclass.app_engines import StartError
 from fareclass.cli.example import example_body
 from fareclass.cli.first_keys import hand_over, project_key_file
 from fareclass.cli.progress import Steps

@@ -196,6 +196,19 @@ BATCHES_RUNNING = 64
 PROJECT_BATCHES_RUNNING = 4
 BATCH_BYTES = 64 * 2**20
 """Bodies of one batch's lines that are under way."""
+BATCH_DELIVERY_S = 86_400
+"""What a batch came to is tried to be put in its place for so long; then it is kept here."""
+BATCH_INPUTS = 100
+"""Files of one input folder."""
+BATCH_ROOTS = 64
+"""Places of one project for inputs and outputs."""
+BATCH_URI_CHARS = 1_024
+"""A name of such a place, or below it."""
+BATCH_DEPTH = 32
+"""Folders in a name."""
+MESSAGE_BATCH_BYTES = 256 * 2**20
+"""The body of a batch whose lines come with the call that makes it."""
+MESSAGE_BATCH_LINES = 100_000
 BATCH_DAYS = 30
 """A batch is shown so long after its end."""
 COUNTS = 16
@@ -224,3 +237,13 @@ OUTBOUND_LOOKUPS = 64
 """Names that are looked up at once."""
 OUTBOUND_ADDRESSES = 64
 """A name that has more addresses is not spoken to."""
+CONSUME_PLACES = 256
+"""Messages of a queue that one worker works on at once."""
+CONSUME_DELIVERIES = 10
+"""One that workers were given so often and never answered is answered with an error: it may be what ends them."""
+CONSUME_TRIES = 4
+"""So often a worker sends a call that gateway or engines fail."""
+CONSUME_FIELDS = 64
+"""Fields of a message that are given back with its answer."""
+CONSUME_FIELD_BYTES = 64 * 1024
+"""Their names and values together."""

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -75,25 +76,36 @@ class Outbound:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise OutboundError(f"the exchange failed ({type(error).__name__})") from None
 
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
-        addresses = await self._addresses(url)
+    @asynccontextmanager
+    async def session(
+        self, url: str, *, timeout: aiohttp.ClientTimeout, read_bufsize: int
+    ) -> AsyncIterator[aiohttp.ClientSession]:
+        """Speaks to what the name in this URL stands for now, each address of which was checked, and to nothing else.
+
+        Raises:
+            OutboundError: one of them may not be spoken to, or there is none.
+        """
         connector = aiohttp.TCPConnector(
-            resolver=_Pinned(addresses),
+            resolver=_Pinned(await self._addresses(url)),
             socket_factory=self._socket_to(url),
             use_dns_cache=False,
             force_close=True,
             ssl=self._tls,
             limit=1,
         )
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            read_bufsize=read_bufsize,
+            timeout=timeout,
+        ) as session:
+            yield session
+
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,
-                read_bufsize=OUTBOUND_ANSWER_BYTES,
-                timeout=aiohttp.ClientTimeout(total=None),
-            ) as session,
+            self.session(url, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=OUTBOUND_ANSWER_BYTES) as session,
             session.post(
                 url,
                 data=body,

@@ -13,14 +13,14 @@ from fareclass.core.limits import BATCH_BYTES, BATCH_ERRORS, BATCH_LINES
 from fareclass.core.request import Job
 from fareclass.core.snapshot import Key, PriceBook, Snapshot
 from fareclass.flow.batch_lines import Answer, BadLine, Line, LineFormat, read_line, read_lines
-from fareclass.flow.batch_progress import EXPIRED, FAILED, SUCCEEDED, Finished, Progress
+from fareclass.flow.batch_progress import CANCELLED, EXPIRED, FAILED, SUCCEEDED, Finished, Progress
 from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.policy.batching import lines_to_raise
 from fareclass.store.line_names import SeenNames
 from fareclass.store.objects import BatchRow
 
-COMPLETED, CANCELLED, EXPIRED_BATCH, FAILED_BATCH = "completed", "cancelled", "expired", "failed"
+COMPLETED, CANCELLED_BATCH, EXPIRED_BATCH, FAILED_BATCH = "completed", "cancelled", "expired", "failed"
 _log = logging.getLogger(__name__)
 _LOOK = 64
 """Lines looked at before others get their turn in the event loop."""
@@ -68,6 +68,7 @@ class BatchJob:
         self._in_flight: Counter[str] = Counter()
         self._bytes = 0
         self._pending: list[Finished] = []
+        self._committing = asyncio.Lock()
         self._raise = 0
         self._raised: set[str] = set()
         self._line_s = 0.0
@@ -102,11 +103,26 @@ class BatchJob:
             await asyncio.gather(stop, *working, *self._tasks, return_exceptions=True)
             await self._commit()
         if stop in done:
-            return CANCELLED
+            await self.close_rest(CANCELLED)
+            return CANCELLED_BATCH
         if not done:
-            await self._expire()
+            await self.close_rest(EXPIRED)
             return EXPIRED_BATCH
         return COMPLETED
+
+    async def close_rest(self, kind: int) -> None:
+        """The window has closed, or it was cancelled: each line that is left is told of in the errors, where that is usual."""
+        if kind not in self._lines.tells:
+            return
+        for looked, (number, raw) in enumerate(read_lines(self._place.input)):
+            if not self.progress.is_done(number):
+                line = read_line(self._lines, raw, number, self.row.terms)
+                self._pending.append(Finished(number, kind, self._lines.left(line, self.row.id, kind)))
+            if len(self._pending) >= _LOOK:
+                await self._commit()
+            elif looked % _LOOK == 0:
+                await asyncio.sleep(0)
+        await self._commit()
 
     # -- looking at the input
 
@@ -119,7 +135,9 @@ class BatchJob:
             for number, raw in read_lines(self._place.input):
                 total += 1
                 try:
-                    names.append((read_line(self._lines, raw, number, self.row.terms).name, number))
+                    line = read_line(self._lines, raw, number, self.row.terms)
+                    if self._lines.unique_names:
+                        names.append((line.name, number))
                 except BadLine as error:
                     bad.append(error)
                 if total > BATCH_LINES:
@@ -255,25 +273,17 @@ class BatchJob:
             await asyncio.shield(self._commit())
 
     async def _commit(self) -> None:
-        """Put what is finished on disk. A full disk is waited for: nothing of it is lost."""
-        group, self._pending = self._pending, []
-        while group:
-            try:
-                await asyncio.to_thread(self.progress.commit, group)
-            except OSError as error:
-                _log.error("a batch can't be written, will retry", extra={"batch": self.row.id, "cause": str(error)})
-                await asyncio.sleep(5)
-                continue
-            group = []
+        """Put all that is finished on disk, also what another call is still about. A full disk is waited for."""
+        async with self._committing:
+            group, self._pending = self._pending, []
+            while group:
+                try:
+                    await asyncio.to_thread(self.progress.commit, group)
+                except OSError as error:
+                    cause = {"batch": self.row.id, "cause": str(error)}
+                    _log.error("a batch can't be written, will retry", extra=cause)
+                    await asyncio.sleep(5)
+                    continue
+                group = []
         self.row.succeeded = self.progress.counts[SUCCEEDED]
         self.row.failed = self.progress.counts[FAILED] + self.progress.counts[EXPIRED]
-
-    async def _expire(self) -> None:
-        """The window has closed: each line that is left gets its line in the errors."""
-        for number, raw in read_lines(self._place.input):
-            if not self.progress.is_done(number):
-                line = read_line(self._lines, raw, number, self.row.terms)
-                self._pending.append(Finished(number, EXPIRED, self._lines.expired(line, self.row.id)))
-            if len(self._pending) >= _LOOK:
-                await self._commit()
-        await self._commit()

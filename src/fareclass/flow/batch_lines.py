@@ -1,4 +1,4 @@
-"""The lines of a batch's input, and what an API has to say of them for itself."""
+"""The lines of a batch's input, and what an API has to say of its batches for itself."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +9,8 @@ import msgspec
 from fareclass.core.limits import BATCH_LINE_BYTES
 from fareclass.core.request import Job
 from fareclass.core.snapshot import Key
+from fareclass.flow.files import Upload
+from fareclass.store.objects import BatchRow
 
 _BUFFER = 2**20
 
@@ -40,7 +42,7 @@ class BadLine(Exception):
 class Answer(msgspec.Struct, frozen=True):
     """What a line came to: its line of output or errors. `again_ms`: it may fare better so much later.
 
-    `ran_s` is how long it ran once it had its turn.
+    `ours`: the gateway or an engine failed it. `ran_s` is how long it ran once it had its turn.
     """
 
     succeeded: bool
@@ -52,7 +54,16 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class LineFormat(Protocol):
-    """One batch API's lines. `terms` are those of the batch."""
+    """One batch API's lines. `terms` are those of the batch. With `unique_names`, no two lines may have the same one.
+
+    `tells`: of the lines that were not answered when their batch ended, those that are told of: `EXPIRED`, and `CANCELLED`
+    where it was cancelled.
+    """
+
+    @property
+    def unique_names(self) -> bool: ...
+    @property
+    def tells(self) -> frozenset[int]: ...
 
     def read(self, raw: bytes, number: int, terms: Mapping[str, Any]) -> Line:
         """Raises:
@@ -60,13 +71,38 @@ class LineFormat(Protocol):
         """
 
     def bad(self, error: BadLine, batch: str) -> bytes:
-        """The line of the error file for one that can't be sent."""
+        """What the errors say of one that can't be sent."""
 
-    def expired(self, line: Line, batch: str) -> bytes:
-        """The line of the error file for one that the window closed on."""
+    def left(self, line: Line, batch: str, kind: int) -> bytes:
+        """What the errors say of one that was not answered when its batch ended; `kind` is one of `tells`."""
 
     async def run(self, line: Line, key: Key, id: str, job: Job) -> Answer:
         """Send it. Cancelled: hang up."""
+
+
+class CarryError(Exception):
+    """A batch's files can't be read or written where they are to be, and trying again won't help; says why."""
+
+
+class Carrier(Protocol):
+    """Where the files of one API's batches are, if that is not here: brings them, and takes what becomes of them there.
+
+    Anything else that is raised passes: it is tried again.
+    """
+
+    async def fetch(self, row: BatchRow, into: Upload) -> None:
+        """The input, line by line; may note in the row's `terms` what it will need to know.
+
+        Raises:
+            CarryError: there is none.
+        """
+
+    async def deliver(self, row: BatchRow, folder: Path, files: Mapping[str, Path]) -> None:
+        """What it came to: `files` has `output` and `errors` as far as there are any; `folder` takes notes.
+
+        Raises:
+            CarryError: it can't be put there.
+        """
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-SUCCEEDED, FAILED, EXPIRED = 0, 1, 2
+SUCCEEDED, FAILED, EXPIRED, CANCELLED = range(4)
 _KINDS = 4
 _FILES = ("output", "errors")
 
@@ -50,7 +50,7 @@ class Progress:
 
     def _forget(self) -> None:
         self.total: int | None = None
-        self.counts = [0, 0, 0]
+        self.counts = [0] * _KINDS
         self.tokens = (0, 0, 0, 0)
         self._sizes = (0, 0)
         self._journal_size = 0

@@ -10,28 +10,55 @@ from typing import Any
 
 import msgspec
 
-from fareclass.core.limits import BATCHES, BATCHES_RUNNING, PROJECT_BATCHES_RUNNING
+from fareclass.core.limits import BATCH_DELIVERY_S, BATCHES, BATCHES_RUNNING, FILE_DAYS, PROJECT_BATCHES_RUNNING
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Key, Snapshot
 from fareclass.core.tiers import Tier
-from fareclass.flow.batch_job import CANCELLED, FAILED_BATCH, BatchJob, Place
-from fareclass.flow.batch_lines import LineFormat
+from fareclass.flow.batch_job import CANCELLED_BATCH, EXPIRED_BATCH, FAILED_BATCH, BatchJob, Place
+from fareclass.flow.batch_lines import Carrier, CarryError, LineFormat
+from fareclass.flow.batch_progress import CANCELLED
 from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
-from fareclass.flow.files import Files
+from fareclass.flow.files import DAY_US, Files
 from fareclass.flow.webhooks import announce
 from fareclass.store import objects
 from fareclass.store.database import Store
-from fareclass.store.ids import BATCH, FILE, new_id
+from fareclass.store.ids import FILE
 from fareclass.store.objects import ENDED, BatchRow, FileRow
 
 CHECKING, RUNNING, FINALIZING = "checking", "running", "finalizing"
-_AGAIN_S = 5.0
+_AGAIN_S, _LONGEST_AGAIN_S = 5.0, 60.0
 _log = logging.getLogger(__name__)
 
 
+class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What an API asks for: `input` is a file of the project, None where a carrier brings it; `token` is the same when the
+    call is sent again, and `terms["asked"]` then too.
+    """
+
+    id: str
+    terms: dict[str, Any]
+    window_s: int
+    input: str | None = None
+    total: int = 0
+    token: str | None = None
+
+
+def check_key(key: Key) -> None:
+    """Raises:
+    Refusal: `forbidden`: the key has no batch tier.
+    """
+    if key.allowed_tiers is not None and Tier.BATCH not in key.allowed_tiers:
+        raise Refusal(Outcome.FORBIDDEN, f"The key `{key.name}` does not allow the batch tier.")
+
+
+def file_of(batch: str, mark: str) -> str:
+    """The id of a file that belongs to a batch, the same however often it is made: `i`nput, `o`utput, `e`rrors."""
+    return f"{FILE}_{batch.rpartition('_')[2]}{mark}"
+
+
 class Batches:
-    """`formats` are the line formats by the name of their API."""
+    """`formats` are the line formats by the name of their API, `carriers` are of those whose files are elsewhere."""
 
     def __init__(
         self,
@@ -41,6 +68,7 @@ class Batches:
         snapshot: Callable[[], Snapshot],
         dispatchers: Mapping[str, Dispatcher],
         formats: Mapping[str, LineFormat],
+        carriers: Mapping[str, Carrier],
     ) -> None:
         self._store = store
         self._folder = folder / "batches"
@@ -48,6 +76,7 @@ class Batches:
         self._snapshot = snapshot
         self._dispatchers = dispatchers
         self._formats = formats
+        self._carriers = carriers
         self._waiting: dict[str, BatchRow] = {}
         self._jobs: dict[str, BatchJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -67,28 +96,32 @@ class Batches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def create(self, key: Key, api: str, input: str, terms: dict[str, Any], window_s: int) -> BatchRow:
-        """Make a batch of the project's file `input`.
+    async def create(self, key: Key, api: str, made: NewBatch) -> BatchRow:
+        """Make a batch.
 
         Raises:
-            Refusal: `forbidden`: the key has no batch tier; `throttled`: the project has too many.
+            Refusal: `forbidden`: the key has no batch tier; `throttled`: the project has too many; `invalid`: its token
+                was sent with other terms.
         """
-        if key.allowed_tiers is not None and Tier.BATCH not in key.allowed_tiers:
-            raise Refusal(Outcome.FORBIDDEN, f"The key `{key.name}` does not allow the batch tier.")
+        check_key(key)
         created_us = now_us()
         row = BatchRow(
-            id=new_id(BATCH),
+            id=made.id,
             project=key.project.id,
             key=key.id,
             api=api,
             state=CHECKING,
-            input=input,
-            terms=terms,
+            input=made.input or file_of(made.id, "i"),
+            terms=made.terms,
             books={name: msgspec.to_builtins(book) for name, book in self._snapshot().books.items()},
             created_us=created_us,
-            deadline_us=created_us + window_s * 1_000_000,
+            deadline_us=created_us + made.window_s * 1_000_000,
+            total=made.total,
+            token=made.token,
         )
-        await asyncio.to_thread(self._add, row)
+        known = await asyncio.to_thread(self._add, row)
+        if known is not None:
+            return self._live(known)
         self._waiting[row.id] = row
         self._start_next()
         return row
@@ -98,12 +131,14 @@ class Batches:
         row = await asyncio.to_thread(self._find, project, api, id)
         return None if row is None else self._live(row)
 
-    async def listed(self, project: str, api: str, *, after: str | None, limit: int) -> list[BatchRow]:
-        """Newest first."""
+    async def listed(
+        self, project: str, api: str, *, after: str | None = None, before: str | None = None, limit: int
+    ) -> list[BatchRow]:
+        """Newest first; those right behind `after`, or right before `before`."""
 
         def read() -> list[BatchRow]:
             with self._store.read() as connection:
-                return objects.list_batches(connection, project, api, after=after, limit=limit)
+                return objects.list_batches(connection, project, api, after=after, before=before, limit=limit)
 
         return [self._live(row) for row in await asyncio.to_thread(read)]
 
@@ -116,6 +151,17 @@ class Batches:
             if row.id in self._jobs:
                 self._jobs[row.id].cancel()
         return row
+
+    def waits(self, row: BatchRow) -> bool:
+        """Whether its turn has not come."""
+        return row.id in self._waiting
+
+    async def delete(self, row: BatchRow) -> bool:
+        """Forget it and its files; False where it has not ended."""
+        if row.state != ENDED:
+            return False
+        await asyncio.to_thread(self._delete, row)
+        return True
 
     def _live(self, row: BatchRow) -> BatchRow:
         job = self._jobs.get(row.id)
@@ -139,7 +185,7 @@ class Batches:
 
     async def _run(self, job: BatchJob) -> None:
         """To its end, over whatever trouble disk and database have meanwhile."""
-        batch = job.row.id
+        batch, again_s = job.row.id, _AGAIN_S
         try:
             while True:
                 try:
@@ -147,7 +193,8 @@ class Batches:
                     break
                 except Exception:  # noqa: BLE001 - a batch goes on once the trouble is over
                     _log.exception("a batch failed inside the gateway, will retry", extra={"batch": batch})
-                    await asyncio.sleep(_AGAIN_S)
+                    await asyncio.sleep(again_s)
+                    again_s = min(2 * again_s, _LONGEST_AGAIN_S)
         finally:
             job.progress.close()
             del self._jobs[batch], self._tasks[batch]
@@ -160,16 +207,58 @@ class Batches:
             await self._finish(job, row.result["outcome"])
             return
         job.progress.close()
+        if row.api in self._carriers and not await self._fetch(job):
+            return
         if not await job.check():
             await self._finish(job, FAILED_BATCH)
             return
         if row.cancelling_us is not None:
-            await self._finish(job, CANCELLED)
+            await job.close_rest(CANCELLED)
+            await self._finish(job, CANCELLED_BATCH)
             return
         row.state, row.started_us = RUNNING, row.started_us or now_us()
         row.result = {"errors": job.errors}
         await asyncio.to_thread(self._update, row)
         await self._finish(job, await job.run())
+
+    async def _fetch(self, job: BatchJob) -> bool:
+        """Bring its input here, once; False where it has ended for want of it."""
+        row = job.row
+        if await self._files.find(row.project, row.input) is not None:
+            return True
+        if row.cancelling_us is not None or row.deadline_us <= now_us():
+            await self._finish(job, CANCELLED_BATCH if row.cancelling_us is not None else EXPIRED_BATCH)
+            return False
+        upload = await self._files.begin(row.project)
+        try:
+            await self._carriers[row.api].fetch(row, upload)
+            await asyncio.to_thread(self._update, row)
+            await upload.finish(f"{row.id}_input.jsonl", "batch", None, id=row.input)
+        except (CarryError, Refusal) as error:
+            if isinstance(error, Refusal) and error.outcome is Outcome.SHED:
+                raise  # the disk is full, which passes
+            job.errors.append({"code": "input_unavailable", "message": str(error), "line": None, "param": None})
+            await self._finish(job, FAILED_BATCH)
+            return False
+        finally:
+            upload.drop()
+        return True
+
+    async def _deliver(self, row: BatchRow) -> None:
+        """Take what it came to where it is to be. What can't get there is kept here, as the project's files."""
+        assert row.result is not None and row.finalizing_us is not None
+        folder = self._folder / row.id
+        sizes = zip(("output", "errors"), row.result["sizes"], strict=True)
+        files = {name: folder / name for name, size in sizes if size and (folder / name).exists()}
+        try:
+            await self._carriers[row.api].deliver(row, folder, files)
+            row.result["delivered"] = True
+        except Exception as error:
+            late = now_us() - row.finalizing_us > BATCH_DELIVERY_S * 1_000_000
+            if not (isinstance(error, CarryError) or late):
+                raise
+            _log.error("the results of a batch can't be delivered", extra={"batch": row.id, "cause": str(error)})
+            row.result["undelivered"] = str(error) if isinstance(error, CarryError) else "their place can't be reached"
 
     async def _finish(self, job: BatchJob, outcome: str) -> None:
         """Its files become the project's, and it is over, in one step of the database."""
@@ -184,16 +273,18 @@ class Batches:
                 "sizes": list(progress.sizes),
             }
             await asyncio.to_thread(self._update, row)
+        if row.api in self._carriers and row.total:
+            await self._deliver(row)
         await asyncio.to_thread(self._hand_over, row)
 
     def _hand_over(self, row: BatchRow) -> None:
         assert row.result is not None
         folder, created_us = self._folder / row.id, now_us()
-        expires_us = created_us + row.terms.get("output_expires_s", 30 * 86_400) * 1_000_000
+        expires_us = created_us + row.terms.get("output_expires_s", FILE_DAYS * DAY_US // 1_000_000) * 1_000_000
         made = []
         for name, size, mark in zip(("output", "errors"), row.result["sizes"], "oe", strict=True):
-            file = f"{FILE}_{row.id.removeprefix(BATCH + '_')}{mark}"  # the same however often this is tried
-            if not size:
+            file = file_of(row.id, mark)
+            if not size or row.result.get("delivered"):
                 continue
             if (folder / name).exists():
                 (folder / name).rename(self._files.path(file))
@@ -210,12 +301,15 @@ class Batches:
                 )
             )
         ended = msgspec.structs.replace(row, state=ENDED, ended_us=created_us)
+        own_input = file_of(row.id, "i")
         with self._store.write() as connection:
+            objects.delete_file(connection, row.project, own_input)
             for each in made:
                 objects.add_file(connection, each)
             objects.update_batch(connection, ended)
             announce(connection, row.project, f"batch.{row.result['outcome']}", row.id)
         row.state, row.ended_us = ENDED, created_us
+        self._files.path(own_input).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     # -- the store, in threads
@@ -225,12 +319,31 @@ class Batches:
         with self._store.read() as connection:
             return objects.open_batches(connection)
 
-    def _add(self, row: BatchRow) -> None:
+    def _add(self, row: BatchRow) -> BatchRow | None:
+        """The one that its token made before, if it did."""
         with self._store.write() as connection:
+            known = (
+                None if row.token is None else objects.get_batch_of_token(connection, row.project, row.api, row.token)
+            )
+            if known is not None:
+                if known.terms["asked"] != row.terms["asked"]:
+                    message = "The token was sent with another call; send a new token with a new call."
+                    raise Refusal(Outcome.INVALID, message, code="idempotency_key_reused", retry=False)
+                return known
             if objects.count_open(connection, row.project) >= BATCHES:
                 message = f"The project has {BATCHES} batches that have not ended: wait, or cancel some."
                 raise Refusal(Outcome.THROTTLED, message, code="batches_exceeded", retry_after_ms=60_000)
             objects.add_batch(connection, row)
+        return None
+
+    def _delete(self, row: BatchRow) -> None:
+        with self._store.write() as connection:
+            objects.delete_batch(connection, row.project, row.id)
+            files = [
+                file for mark in "ioe" if objects.delete_file(connection, row.project, file := file_of(row.id, mark))
+            ]
+        for file in files:
+            self._files.path(file).unlink(missing_ok=True)
 
     def _find(self, project: str, api: str, id: str) -> BatchRow | None:
         with self._store.read() as connection:

@@ -25,9 +25,9 @@ class Upload:
 
     def __init__(self, files: "Files", project: str, path: Path, room: int) -> None:
         self.size_bytes = 0
+        self.path = path
         self._files = files
         self._project = project
-        self._path = path
         self._room = room
         self._block = bytearray()
         self._file = path.open("xb", buffering=0)
@@ -44,13 +44,13 @@ class Upload:
             raise _no_room(f"{PROJECT_FILE_BYTES // 2**30} GiB")
         self._block += data
         if len(self._block) >= _BLOCK:
-            await self._flush()
+            await self.flush()
 
-    async def finish(self, name: str, purpose: str, expires_s: int | None) -> FileRow:
-        """It is on disk, and its project's."""
-        await self._flush()
+    async def finish(self, name: str, purpose: str, expires_s: int | None, *, id: str | None = None) -> FileRow:
+        """It is on disk, and its project's, under this id or a new one."""
+        await self.flush()
         await asyncio.to_thread(os.fsync, self._file.fileno())
-        row = await self._files.keep(self._path, self._project, name, purpose, expires_s)
+        row = await self._files.keep(self.path, self._project, name, purpose, expires_s, id=id)
         self.drop()
         return row
 
@@ -58,10 +58,15 @@ class Upload:
         """Idempotent."""
         if not self._file.closed:
             self._file.close()
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             self._files.coming[self._project] -= self.size_bytes
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """All of it that came is in the file.
+
+        Raises:
+            Refusal: `shed`: the disk is full.
+        """
         data, self._block = self._block, bytearray()
         try:
             await asyncio.to_thread(_write_all, self._file.fileno(), data)
@@ -103,12 +108,14 @@ class Files:
         path = self._folder / "uploads" / new_id("part")
         return Upload(self, project, path, PROJECT_FILE_BYTES - size)
 
-    async def keep(self, path: Path, project: str, name: str, purpose: str, expires_s: int | None) -> FileRow:
-        """Move a file in, under a new id."""
+    async def keep(
+        self, path: Path, project: str, name: str, purpose: str, expires_s: int | None, *, id: str | None = None
+    ) -> FileRow:
+        """Move a file in."""
         created_us = now_us()
         expires_us = created_us + (FILE_DAYS * DAY_US if expires_s is None else expires_s * 1_000_000)
         row = FileRow(
-            id=new_id(FILE),
+            id=id or new_id(FILE),
             project=project,
             purpose=purpose,
             name=name,

@@ -155,9 +155,6 @@ class StoredResponses:
             for row in rows:
                 if row.background and is_over(row):
                     announce(connection, row.project, f"response.{row.status}", row.id)
-            for row in rows:
-                if row.background and is_over(row):
-                    announce(connection, row.project, f"response.{row.status}", row.id)
 
     async def _sweep(self) -> None:
         def write() -> None:

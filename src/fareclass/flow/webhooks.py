@@ -199,7 +199,7 @@ class Webhooks:
             raise ControlError("invalid", str(error), "url") from None
         why = self._check(target.scheme, target.host) if is_literal(target) else None
         if target.scheme == "http" and not self._http:
-            why = "must be https: the configuration has no webhook_networks that http may go to"
+            why = "must be https: the configuration has no outbound_networks that http may go to"
         if why is not None:
             raise ControlError("invalid", why, "url")
 

@@ -89,9 +89,9 @@ def judge(networks: Sequence[str]) -> Check:
         if _within(address, own):
             return None
         if scheme != "https":
-            return "must be https: http is only for addresses within webhook_networks"
+            return "must be https: http is only for addresses within outbound_networks"
         if not _public(address) or _within(address, closed):
-            return "leads to an address that is not public, nor within webhook_networks"
+            return "leads to an address that is not public, nor within outbound_networks"
         return None
 
     return check

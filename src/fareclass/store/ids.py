@@ -18,6 +18,18 @@ def new_id(kind: str) -> str:
     return f"{kind}_{b32hexencode(raw).decode('ascii').lower()}"
 
 
+def short_id(kind: str) -> str:
+    """`kind`, an underscore, 12 characters of 0-9a-z: the time in ms, then 20 random bits, so that who keeps it in a
+    table must be ready to take another.
+    """
+    number = (time.time_ns() // 1_000_000) << 20 | secrets.randbits(20)
+    digits = ""
+    while len(digits) < 12:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return f"{kind}_{digits}"
+
+
 def looks_like_id(text: str) -> bool:
     """Whether a name could be taken for an id: every call accepts either."""
     return text.startswith((f"{PROJECT}_", f"{KEY}_", f"{RESERVATION}_"))

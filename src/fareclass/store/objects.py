@@ -46,6 +46,7 @@ class BatchRow(msgspec.Struct, kw_only=True):
     succeeded: int = 0
     failed: int = 0
     result: dict[str, Any] | None = None
+    token: str | None = None
 
 
 def add_file(connection: Connection, row: FileRow) -> None:
@@ -109,13 +110,28 @@ def get_batch(connection: Connection, project: str, api: str, id: str) -> BatchR
     return None if found is None else BatchRow(**found._mapping)  # noqa: SLF001
 
 
-def list_batches(connection: Connection, project: str, api: str, *, after: str | None, limit: int) -> list[BatchRow]:
-    """Newest first."""
+def get_batch_of_token(connection: Connection, project: str, api: str, token: str) -> BatchRow | None:
+    query = sa.select(batches).where(batches.c.project == project, batches.c.api == api, batches.c.token == token)
+    found = connection.execute(query).first()
+    return None if found is None else BatchRow(**found._mapping)  # noqa: SLF001
+
+
+def delete_batch(connection: Connection, project: str, id: str) -> None:
+    connection.execute(sa.delete(batches).where(batches.c.project == project, batches.c.id == id))
+
+
+def list_batches(
+    connection: Connection, project: str, api: str, *, after: str | None, before: str | None, limit: int
+) -> list[BatchRow]:
+    """Newest first; those right behind `after`, or right before `before`."""
     query = sa.select(batches).where(batches.c.project == project, batches.c.api == api)
     if after is not None:
         query = query.where(batches.c.id < after)
-    found = connection.execute(query.order_by(batches.c.id.desc()).limit(limit))
-    return [BatchRow(**row._mapping) for row in found]  # noqa: SLF001
+    if before is not None:
+        query = query.where(batches.c.id > before)
+    order = batches.c.id.desc() if before is None else batches.c.id.asc()
+    found = [BatchRow(**row._mapping) for row in connection.execute(query.order_by(order).limit(limit))]  # noqa: SLF001
+    return found if before is None else found[::-1]
 
 
 def open_batches(connection: Connection) -> list[BatchRow]:
@@ -133,6 +149,7 @@ def update_batch(connection: Connection, row: BatchRow) -> None:
     """Everything of it that changes."""
     names = (
         "state",
+        "terms",
         "started_us",
         "finalizing_us",
         "cancelling_us",

@@ -175,11 +175,23 @@ batches = Table(
     _count("succeeded"),
     _count("failed"),
     _json("result"),
+    Column("token", Text),
     Index("batches_project", "project", "id"),
     Index("batches_state", "state"),
+    Index("batches_token", "project", "api", "token", unique=True),
 )
 """`terms` is what its API keeps of the call that made it, `books` the price books of then by model, `result` what it
-came to."""
+came to; `token` is the same where the call was sent again."""
+
+batch_roots = Table(
+    "batch_roots",
+    metadata,
+    Column("project", Text, ForeignKey("projects.id"), primary_key=True),
+    Column("uri", Text, primary_key=True),
+    Column("folder", Text),
+    Column("store", Text),
+)
+"""Where a project's batches may read and write: what begins with `uri` is in this folder, or in this object store."""
 
 responses = Table(
     "responses",

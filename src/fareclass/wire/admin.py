@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fareclass.config import Price
+from fareclass.flow.batch_roots import BatchRoots
 from fareclass.flow.control import Control, UsageQuery
 from fareclass.flow.key_terms import KeyTerms
 from fareclass.flow.operator_rules import ControlError, tier_of
@@ -28,6 +29,7 @@ from fareclass.flow.webhooks import Webhooks
 from fareclass.metering.report import UsageRow
 from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
 from fareclass.wire import admin_types as types
+from fareclass.wire.admin_batch_roots import BatchRootAdmin
 from fareclass.wire.admin_budgets import BudgetAdmin
 from fareclass.wire.admin_http import (
     ACTOR,
@@ -53,12 +55,13 @@ def admin_app(
     control: Control,
     spending: Spending,
     webhooks: Webhooks,
+    roots: BatchRoots,
     pools: Pools,
     admin_key: str,
     also: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The control plane's ASGI application; `also` are routes that stand beside it (`/metrics`)."""
-    operations = all_operations(control, spending, webhooks, pools)
+    operations = all_operations(control, spending, webhooks, roots, pools)
     described = document(operations, PREFIX)
 
     async def openapi(_request: Request) -> Response:
@@ -79,7 +82,9 @@ def admin_app(
     )
 
 
-def all_operations(control: Control, spending: Spending, webhooks: Webhooks, pools: Pools) -> list[Operation]:
+def all_operations(
+    control: Control, spending: Spending, webhooks: Webhooks, roots: BatchRoots, pools: Pools
+) -> list[Operation]:
     """Everything that the control plane can do."""
     parts = (
         Admin(control, pools),
@@ -87,6 +92,7 @@ def all_operations(control: Control, spending: Spending, webhooks: Webhooks, poo
         WorkloadAdmin(control),
         ReservationAdmin(control, pools),
         WebhookAdmin(webhooks),
+        BatchRootAdmin(roots),
     )
     return [operation for part in parts for operation in part.operations()]
 

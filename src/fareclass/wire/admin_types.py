@@ -12,6 +12,9 @@ from msgspec.structs import asdict
 
 from fareclass.core.limits import (
     AMOUNT_USD,
+    BATCH_ROOTS,
+    BATCH_URI_CHARS,
+    MODEL_CHARS,
     NAME_CHARS,
     PAGE,
     PRICE_USD,
@@ -174,6 +177,20 @@ class WebhookIn(_In):
     url: Annotated[str, Meta(max_length=URL_CHARS, description="https://HOST[:PORT]/PATH")]
     events: list[Annotated[str, Meta(extra_json_schema={"enum": list(EVENTS)})]] | None = None
     rotate: bool = False
+
+
+class BatchRootIn(_In):
+    """A place: names that begin with `uri` are below `folder` of the gateway's machine, or in the object store `store`."""
+
+    uri: Annotated[str, Meta(max_length=BATCH_URI_CHARS, description="s3://BUCKET[/FOLDER…]/")]
+    folder: Annotated[str, Meta(max_length=URL_CHARS)] | None = None
+    store: Annotated[str, Meta(max_length=MODEL_CHARS)] | None = None
+
+
+class BatchRootsIn(_In):
+    """All places of a project, in place of those before."""
+
+    roots: Annotated[list[BatchRootIn], Meta(max_length=BATCH_ROOTS)]
 
 
 class PricesIn(_In):

@@ -90,10 +90,7 @@ async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines, ta
             declared), compressed, or slower than `BODY_READ_S`.
         CallerGone: the caller hung up meanwhile.
     """
-    if arrival.encoding is not None and arrival.encoding.lower() != b"identity":
-        raise Refusal(
-            Outcome.INVALID, "Compressed request bodies are not understood; send it without Content-Encoding."
-        )
+    check_encoding(arrival)
     if arrival.length is not None and int(arrival.length) > BODY_BYTES:
         raise _too_large()
     try:
@@ -111,6 +108,16 @@ async def read_body(receive: Receive, arrival: Arrival, deadlines: Deadlines, ta
         raise Refusal(
             Outcome.INVALID, f"The request body took longer than {BODY_READ_S:.0f} s to arrive.", code="request_timeout"
         ) from None
+
+
+def check_encoding(arrival: Arrival) -> None:
+    """Raises:
+    Refusal: `invalid`: the body is compressed.
+    """
+    if arrival.encoding is not None and arrival.encoding.lower() != b"identity":
+        raise Refusal(
+            Outcome.INVALID, "Compressed request bodies are not understood; send it without Content-Encoding."
+        )
 
 
 async def _read_rest(receive: Receive, message: Message, take: Take) -> None:

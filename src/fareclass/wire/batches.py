@@ -13,23 +13,21 @@ from fareclass.core.request import Job
 from fareclass.core.snapshot import Key
 from fareclass.flow.batch_job import EXPIRED_BATCH
 from fareclass.flow.batch_lines import Answer, BadLine, Line
-from fareclass.flow.batches import CHECKING, FINALIZING, RUNNING, Batches
-from fareclass.flow.clock import now_us
+from fareclass.flow.batch_progress import EXPIRED
+from fareclass.flow.batches import CHECKING, FINALIZING, RUNNING, Batches, NewBatch
 from fareclass.flow.files import Files
+from fareclass.store.ids import BATCH, new_id
 from fareclass.store.objects import BatchRow
+from fareclass.wire.batch_answers import hear
 from fareclass.wire.calls import Calls
 from fareclass.wire.dialect import Endpoint
 from fareclass.wire.files import check_expiry, listing
 from fareclass.wire.project_plane import Call, Operation, json_answer, not_there
-from fareclass.wire.recording import Recording
 
 API = "openai"
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 _WINDOW_S = 86_400
 _STATES = {CHECKING: "validating", RUNNING: "in_progress", FINALIZING: "finalizing"}
-_LATER = frozenset([429, 503])
-_OURS = frozenset([500, 502])
-_OURS_MS = 2_000
 _EXPIRED = (
     b'{"code":"batch_expired","message":"This request could not be executed before the completion window expired."}'
 )
@@ -73,6 +71,9 @@ class _Answered(msgspec.Struct):
 class OpenAILines:
     """Implements `flow.batch_lines.LineFormat`; `endpoints` are the generating calls by path."""
 
+    unique_names = True
+    tells = frozenset([EXPIRED])
+
     def __init__(self, calls: Calls, endpoints: Mapping[str, Endpoint]) -> None:
         self._calls = calls
         self._endpoints = endpoints
@@ -102,26 +103,19 @@ class OpenAILines:
         told = {"code": error.code, "message": error.message, "param": error.param, "line": error.line}
         return _output(batch, error.line - 1, error.name, b"null", msgspec.json.encode(told))
 
-    def expired(self, line: Line, batch: str) -> bytes:
+    def left(self, line: Line, batch: str, kind: int) -> bytes:
         return _output(batch, line.number, line.name, b"null", _EXPIRED)
 
     async def run(self, line: Line, key: Key, id: str, job: Job) -> Answer:
-        recording = Recording()
-        began_us = now_us()
-        await self._calls.run(self._endpoints[line.path], line.body, key, recording.send, id=id, job=job)
-        status, body = recording.status, recording.body
-        if b"\n" in body:
-            body = msgspec.json.encode(msgspec.json.decode(body))
-        response = b'{"status_code":%d,"request_id":"%b","body":%b}' % (status, id.encode(), body)
-        batch = id.rpartition("_")[0]
-        headers = dict(recording.headers)
+        heard = await hear(self._calls, self._endpoints[line.path], line.body, key, id, job)
+        response = b'{"status_code":%d,"request_id":"%b","body":%b}' % (heard.status, id.encode(), heard.body)
         return Answer(
-            succeeded=status == 200,
-            text=_output(batch, line.number, line.name, response, b"null"),
-            tokens=self._tokens(body) if status == 200 else (0, 0, 0, 0),
-            again_ms=_again_ms(status, headers),
-            ours=status in _OURS,
-            ran_s=max(0.0, (now_us() - began_us) / 1e6 - int(headers.get(b"x-fareclass-queue-ms", 0)) / 1e3),
+            succeeded=heard.succeeded,
+            text=_output(id.rpartition("_")[0], line.number, line.name, response, b"null"),
+            tokens=self._tokens(heard.body) if heard.succeeded else (0, 0, 0, 0),
+            again_ms=heard.again_ms,
+            ours=heard.ours,
+            ran_s=heard.ran_s,
         )
 
     def _tokens(self, body: bytes) -> tuple[int, int, int, int]:
@@ -136,13 +130,6 @@ class OpenAILines:
             usage.completion_tokens or usage.output_tokens,
             thought.reasoning_tokens or 0,
         )
-
-
-def _again_ms(status: int, headers: Mapping[bytes, bytes]) -> int | None:
-    """When a refused line may fare better; None where it is what it is."""
-    if status in _OURS:
-        return _OURS_MS
-    return max(1_000, int(headers.get(b"retry-after-ms", 0))) if status in _LATER else None
 
 
 def _output(batch: str, number: int, name: str | None, response: bytes, error: bytes) -> bytes:
@@ -202,7 +189,8 @@ class BatchCalls:
         if file is None or file.purpose != "batch":
             message = "`input_file_id` must be a file of this project, uploaded with purpose `batch`."
             raise Refusal(Outcome.INVALID, message, param="input_file_id", code="file_not_found")
-        return json_answer(shown(await self._batches.create(call.key, API, file.id, terms, _WINDOW_S)))
+        asked = NewBatch(id=new_id(BATCH), input=file.id, terms=terms, window_s=_WINDOW_S)
+        return json_answer(shown(await self._batches.create(call.key, API, asked)))
 
     async def list(self, call: Call) -> Response:
         page = call.query(_Page)

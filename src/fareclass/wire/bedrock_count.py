@@ -48,7 +48,7 @@ def count_operation(count: Callable[[Request], Awaitable[int]]) -> Operation:
         request = _prompt(model_name(call.part("model")), decode_object(raw), len(raw), call)
         return json_answer({"inputTokens": await count(request)})
 
-    return Operation("POST", "/model/{model:path}/count-tokens", answer, _refused, error_headers)
+    return Operation("POST", "/model/{model:path}/count-tokens", answer, refused, error_headers)
 
 
 def _prompt(model: str, body: dict[str, Any], size_bytes: int, call: Call) -> Request:
@@ -64,6 +64,7 @@ def _prompt(model: str, body: dict[str, Any], size_bytes: int, call: Call) -> Re
     return bedrock_invoke.prompt_of(model, decode_object(raw), size_bytes, call.arrival, call.key)
 
 
-def _refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
+def refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
+    """Status and body of a refusal in Bedrock's form."""
     status, _, body = bedrock_error(refusal)
     return status, body

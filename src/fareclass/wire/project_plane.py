@@ -1,7 +1,8 @@
 """A project's own objects over HTTP (files, batches, stored responses), each call behind one of its keys (R51)."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -9,14 +10,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Send
 
+from fareclass.core.limits import CALLER_STALL_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Key, Snapshot
 from fareclass.deadlines import Deadlines
 from fareclass.policy.identity import authenticate
-from fareclass.wire.arrival import Arrival, CallerGone, arrive, read_body
+from fareclass.wire.arrival import Arrival, CallerGone, arrive, check_encoding, read_body
 from fareclass.wire.errors import Headers, openai_error, retry_headers
 from fareclass.wire.json_checks import decode_object
 from fareclass.wire.openai import invalid_field
@@ -60,8 +63,20 @@ class Call(NamedTuple):
             return self.raw
         return await read_body(self.request.receive, self.arrival, self.deadlines)
 
+    @property
+    def base_url(self) -> str:
+        """Where the caller found us, as far as it shows: behind a proxy that does TLS, this says so."""
+        url = self.request.url
+        scheme = "https" if self.request.headers.get("x-forwarded-proto") == "https" else url.scheme
+        return f"{scheme}://{url.netloc}"
+
     async def stream(self) -> AsyncIterator[bytes]:
-        """The body as it comes, however much it is."""
+        """The body as it comes, however much it is.
+
+        Raises:
+            Refusal: `invalid`: it is compressed.
+        """
+        check_encoding(self.arrival)
         if self.raw is not None:
             yield self.raw
             return
@@ -91,6 +106,22 @@ class Call(NamedTuple):
             return msgspec.convert(dict(self.request.query_params), kind, strict=False)
         except msgspec.ValidationError as error:
             raise invalid_field(str(error)) from None
+
+
+class Streamed(StreamingResponse):
+    """An answer as it comes; who reads nothing of it for long is taken for gone (R15)."""
+
+    def __init__(self, parts: AsyncIterator[bytes], headers: Mapping[str, str], deadlines: Deadlines) -> None:
+        super().__init__(parts, headers=headers)
+        self._deadlines = deadlines
+
+    async def stream_response(self, send: Send) -> None:
+        async def patient(message: Message) -> None:
+            with self._deadlines.within(CALLER_STALL_S):
+                await send(message)
+
+        with suppress(TimeoutError):
+            await super().stream_response(patient)
 
 
 def _openai_refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:

@@ -1,22 +1,17 @@
 """Stored responses over HTTP: fetched, followed, cancelled, deleted."""
 
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Send
+from starlette.responses import Response
 
-from fareclass.core.limits import CALLER_STALL_S
 from fareclass.core.outcomes import Outcome, Refusal
-from fareclass.deadlines import Deadlines
 from fareclass.flow.stored_responses import StoredResponses
 from fareclass.store.responses import UNFINISHED, ResponseRow
 from fareclass.wire import sse
-from fareclass.wire.project_plane import Call, Operation, json_answer, not_there
+from fareclass.wire.project_plane import Call, Operation, Streamed, json_answer, not_there
 from fareclass.wire.responses_background import Background, beyond, follow
 from fareclass.wire.responses_stored import input_items, page
 
@@ -37,22 +32,6 @@ class _List(msgspec.Struct):
     after: str | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
     order: Literal["asc", "desc"] = "desc"
-
-
-class Followed(StreamingResponse):
-    """Events as they come; who reads none of them for long is taken for gone (R15)."""
-
-    def __init__(self, events: AsyncIterator[bytes], deadlines: Deadlines) -> None:
-        super().__init__(events, headers=_HEADERS)
-        self._deadlines = deadlines
-
-    async def stream_response(self, send: Send) -> None:
-        async def patient(message: Message) -> None:
-            with self._deadlines.within(CALLER_STALL_S):
-                await send(message)
-
-        with suppress(TimeoutError):
-            await super().stream_response(patient)
 
 
 class ResponsesPlane:
@@ -77,7 +56,7 @@ class ResponsesPlane:
             return Response(row.body, media_type="application/json")
         recording = self._background.recording(row.project, row.id)
         if recording is not None:
-            return Followed(follow(recording, query.starting_after), call.deadlines)
+            return Streamed(follow(recording, query.starting_after), _HEADERS, call.deadlines)
         if row.events is None:
             raise Refusal(
                 Outcome.INVALID,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fareclass.flow import batch_progress
-from fareclass.flow.batch_progress import EXPIRED, FAILED, SUCCEEDED, Finished, Progress
+from fareclass.flow.batch_progress import CANCELLED, EXPIRED, FAILED, SUCCEEDED, Finished, Progress
 
 FILES = ("output", "errors", "journal")
 
@@ -31,7 +31,7 @@ class Crashes(RuleBasedStateMachine):
         self.progress.open()
         self.progress.commit((), total=10_000)
 
-    @rule(kinds=st.lists(st.sampled_from((SUCCEEDED, FAILED, EXPIRED)), max_size=20), gap=st.integers(1, 40))
+    @rule(kinds=st.lists(st.sampled_from((SUCCEEDED, FAILED, EXPIRED, CANCELLED)), max_size=20), gap=st.integers(1, 40))
     def commit(self, kinds: list[int], gap: int) -> None:
         first = max(self.kinds, default=0) + gap
         group = [finished(first + place, kind) for place, kind in enumerate(kinds)]
@@ -66,7 +66,8 @@ class Crashes(RuleBasedStateMachine):
             assert (self.folder / name).read_bytes() == b"".join(b"line %d\n" % number for number in numbers)
         assert self.progress.total == 10_000
         assert self.progress.finished == len(self.kinds)
-        assert self.progress.counts == [list(self.kinds.values()).count(kind) for kind in (SUCCEEDED, FAILED, EXPIRED)]
+        kinds = (SUCCEEDED, FAILED, EXPIRED, CANCELLED)
+        assert self.progress.counts == [list(self.kinds.values()).count(kind) for kind in kinds]
         assert self.progress.tokens == tuple(each * len(self.kinds) for each in (3, 1, 2, 0))
         beyond = max(self.kinds, default=0) + 2
         assert {number for number in range(beyond) if self.progress.is_done(number)} == set(self.kinds)

@@ -1,0 +1,1 @@
+"""The worker of `fareclass consume`: a client of the gateway that takes its requests from a queue."""

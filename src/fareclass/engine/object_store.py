@@ -1,0 +1,89 @@
+"""Objects in a store that speaks S3, over connections to its checked addresses alone (R47)."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from xml.etree.ElementTree import ParseError
+
+import aiohttp
+from aiohttp_s3_client import S3Client
+from aiohttp_s3_client.client import AwsError
+from aiohttp_s3_client.credentials import StaticCredentials
+
+from fareclass.engine.outbound import Outbound, OutboundError
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
+_BLOCK: Final = 2**20
+_PART: Final = 64 * 2**20
+"""A larger file goes in parts of so many bytes, of which S3 takes 10,000."""
+_FINAL: Final = range(300, 500)
+_PASSES: Final = frozenset({408, 429})
+
+
+class ObjectRefused(Exception):
+    """The store says no, and would again: there is no such object, or it may not be read or written."""
+
+
+class ObjectStore:
+    """One store. `url` is `https://HOST[:PORT]`; buckets are in the path."""
+
+    def __init__(
+        self, outbound: Outbound, url: str, *, region: str, access_key_id: str, secret_access_key: str
+    ) -> None:
+        self._outbound = outbound
+        self._url = url.rstrip("/")
+        self._credentials = StaticCredentials(access_key_id, secret_access_key, region=region)
+
+    async def names(self, bucket: str, prefix: str, most: int) -> list[str]:
+        """Keys that begin so, in order, at most one more than `most`.
+
+        Raises:
+            ObjectRefused: there is no such bucket, or it may not be listed.
+            OutboundError: the store can't be spoken to at the moment.
+        """
+        found: list[str] = []
+        async with self._bucket(bucket) as client:
+            async for objects, _ in client.list_objects_v2(prefix=prefix):
+                found += (each.key for each in objects)
+                if len(found) > most:
+                    break
+        return found[: most + 1]
+
+    async def read(self, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
+        """An object, piece by piece; raises as `names` does."""
+        async with self._bucket(bucket) as client, client.get(key, allow_redirects=False) as answer:
+            _check(answer.status, key)
+            async for block in answer.content.iter_chunked(_BLOCK):
+                yield block
+
+    async def write(self, bucket: str, key: str, source: Path) -> None:
+        """A copy of a file; raises as `names` does."""
+        async with self._bucket(bucket) as client:
+            if source.stat().st_size > _PART:
+                await client.put_file_multipart(key, source, part_size=_PART)
+                return
+            answer = await client.put_file(key, source)
+            async with answer:
+                _check(answer.status, key)
+
+    @asynccontextmanager
+    async def _bucket(self, bucket: str) -> AsyncIterator[S3Client]:
+        url = f"{self._url}/{bucket}"
+        try:
+            async with self._outbound.session(url, timeout=_TIMEOUT, read_bufsize=_BLOCK) as session:
+                yield S3Client(session, url, credentials=self._credentials)
+        except AwsError as error:
+            _check(error.status, bucket)
+            raise OutboundError(f"the object store answered {error.status}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise OutboundError(f"the object store can't be used ({type(error).__name__})") from None
+        except (ParseError, AssertionError, ValueError):
+            raise OutboundError("the object store says what is no S3") from None
+
+
+def _check(status: int, what: str) -> None:
+    if status in _FINAL and status not in _PASSES:
+        raise ObjectRefused(f"the object store answered {status} for {what}")
+    if status >= 400:
+        raise OutboundError(f"the object store answered {status}")
