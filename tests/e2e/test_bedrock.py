@@ -1,23 +1,18 @@
-"""boto3 and what is built on it, unmodified, against the real engine: only `endpoint_url` is ours."""
+"""boto3, unmodified, against the real engine: only `endpoint_url` is ours. See also `clients`."""
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
-from langchain_aws import ChatBedrockConverse
-from langchain_core.messages import HumanMessage, ToolMessage
-from pydantic import BaseModel
 
 from fareclass.core.tokens import key_id
-from tests.e2e.gateway import MODEL, Gateway, behind, cost, local
+from tests.e2e.gateway import MODEL, Gateway, behind, cost
 from tests.e2e.upstream import QUESTION
 
 ASKED = {
@@ -41,8 +36,8 @@ def credentials(gateway: Gateway) -> dict[str, str]:
     return {"aws_access_key_id": name, "aws_secret_access_key": gateway.key, "region_name": "us-east-1"}
 
 
-def client(gateway: Gateway, attempts: int = 1) -> Any:
-    config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
+def client(gateway: Gateway) -> Any:
+    config = Config(retries={"total_max_attempts": 1})
     return boto3.client("bedrock-runtime", endpoint_url=gateway.url, config=config, **credentials(gateway))
 
 
@@ -129,31 +124,6 @@ def test_an_invoked_stream_says_what_the_whole_answer_says(bedrock, asked):
     assert chunks[-1]["amazon-bedrock-invocationMetrics"]["outputTokenCount"] == 6
 
 
-def test_the_anthropic_sdk_for_bedrock(gateway):
-    greedy = {"extra_body": {"temperature": 0}}
-    asked = {"model": MODEL, "messages": CHAT["messages"], "max_tokens": 6, **greedy}
-    names = {"aws_access_key": "aws_access_key_id", "aws_secret_key": "aws_secret_access_key"}
-    keys = {theirs: credentials(gateway)[ours] for theirs, ours in names.items()}
-    with anthropic.AnthropicBedrock(**keys, aws_region="us-east-1", base_url=gateway.url, max_retries=0) as sdk:
-        whole = sdk.messages.create(**asked)
-        with sdk.messages.stream(**asked) as stream:
-            assert "".join(stream.text_stream) == whole.content[0].text
-        assert (stream.get_final_message().usage.output_tokens, whole.usage.output_tokens) == (6, 6)
-
-
-def test_structured_output_is_obeyed_by_the_engine(bedrock):
-    """By a tool that must be called, as is usual here, and by a format of the text."""
-    question = [{"role": "user", "content": [{"text": "Pick a colour."}]}]
-    asked = ASKED | {"messages": question, "inferenceConfig": {"maxTokens": 60, "temperature": 0}}
-    config = {"tools": [TOOL], "toolChoice": {"tool": {"name": "paint"}}}
-    answer = bedrock.converse(**asked, toolConfig=config)
-    (call,) = [block["toolUse"] for block in answer["output"]["message"]["content"] if "toolUse" in block]
-    assert (call["name"], call["input"].keys(), answer["stopReason"]) == ("paint", {"colour"}, "tool_use")
-    form = {"type": "json_schema", "structure": {"jsonSchema": {"schema": json.dumps(SCHEMA)}}}
-    answer = bedrock.converse(**asked, outputConfig={"textFormat": form})
-    assert json.loads(text(answer)).keys() == {"colour"}
-
-
 async def call_a_tool(turn: Any) -> None:
     for part in ({"index": 0, "id": "call_1", "type": "function", "function": {"name": "paint", "arguments": ""}},
                  {"index": 0, "function": {"arguments": '{"colour":'}},
@@ -193,10 +163,9 @@ async def test_a_walk_with_a_tool_goes_up_as_a_chat(pair, launch):
     ]
 
 
-async def test_r30_what_was_cached_is_told_as_this_api_counts(launch):
-    settings = local(slots=2)
-    settings["models"][MODEL] |= {"cache": {"min_tokens": 50}}
-    gateway = await launch(settings)
+async def test_r30_what_was_cached_is_told_as_this_api_counts(real):
+    key = await real.new_key(project="r30 of Bedrock")
+    gateway = Gateway(real.url, key["secret"], real.folder)
     system = [{"text": LONG}, {"cachePoint": {"type": "default", "ttl": "1h"}}]
     other = ASKED | {"messages": [{"role": "user", "content": [{"text": "And two numbers?"}]}]}
 
@@ -209,10 +178,12 @@ async def test_r30_what_was_cached_is_told_as_this_api_counts(launch):
     wrote = first["cacheWriteInputTokens"]
     assert wrote > 150 and first["cacheDetails"] == [{"ttl": "1h", "inputTokens": wrote}]
     assert first["cacheReadInputTokens"] == 0 and abs(second["cacheReadInputTokens"] - wrote) <= 2
-    for row, usage in zip(await gateway.recorded(2), (first, second), strict=True):
+    rows = [row for row in gateway.rows() if row["key"] == key["id"]]
+    for row, usage in zip(rows, (first, second), strict=True):
         assert (row["input"], row["cache_write_1h"], row["cache_read"]) == (
             usage["inputTokens"], usage["cacheWriteInputTokens"], usage["cacheReadInputTokens"],
         )  # fmt: skip
+    await gateway.close()
 
 
 def test_tokens_are_counted_by_the_models_own_tokenizer_and_not_billed(gateway, bedrock):
@@ -285,33 +256,6 @@ async def test_r3_a_tier_that_a_key_may_not_use(real):
     await other.close()
 
 
-async def test_r14_r25_a_throttle_and_what_boto3_makes_of_it(pair, launch, monkeypatch):
-    """Its standard mode sleeps as long as it is told to, and its second try is answered."""
-    gateway = await launch(behind(pair[0].url))
-    await gateway.limit(rpm=1)
-    loop = asyncio.get_running_loop()
-    waits: list[float] = []
-
-    def note(seconds: float) -> None:
-        waits.append(seconds)
-        asyncio.run_coroutine_threadsafe(gateway.limit(rpm=100), loop).result()
-
-    def ask() -> dict[str, Any]:
-        client(gateway).converse(**ASKED)
-        with pytest.raises(ClientError) as caught:
-            client(gateway).converse(**ASKED)
-        told: dict[str, Any] = caught.value.response
-        monkeypatch.setattr(time, "sleep", note)
-        answer = client(gateway, attempts=2).converse(**ASKED)
-        assert answer["ResponseMetadata"]["RetryAttempts"] == 1 and text(answer)
-        return told
-
-    told = await asyncio.to_thread(ask)
-    assert told["Error"]["Code"] == "ThrottlingException"
-    told_s = int(told["ResponseMetadata"]["HTTPHeaders"]["x-amz-retry-after"]) / 1000
-    assert len(waits) == 1 and min(told_s, 5) - 1 < waits[0] <= told_s + 1
-
-
 async def test_r48_an_engine_that_breaks_in_mid_stream_is_an_exception_after_what_came(upstream, launch):
     gateway = await launch(behind(upstream.url))
 
@@ -331,55 +275,6 @@ async def test_r48_an_engine_that_breaks_in_mid_stream_is_an_exception_after_wha
     said, error = await asyncio.to_thread(ask)
     assert sum("contentBlockDelta" in event for event in said) == 2
     assert error.response["Error"]["Code"] == "modelStreamErrorException"
-
-
-class Paint(BaseModel):
-    """Paint a wall in a colour."""
-
-    colour: str
-
-
-def langchain(gateway: Gateway, **more: Any) -> ChatBedrockConverse:
-    """It knows nothing of our models, so it is told that they stream and take a choice of tools."""
-    abilities = {"disable_streaming": False, "supports_tool_choice_values": ("auto", "any", "tool")}
-    return ChatBedrockConverse(
-        model=MODEL,
-        provider="anthropic",
-        endpoint_url=gateway.url,
-        max_tokens=60,
-        **abilities,
-        **credentials(gateway),
-        **more,
-    )
-
-
-def test_langchain(gateway):
-    model = langchain(gateway, temperature=0)
-    answer = model.invoke([HumanMessage("Name three colours.")])
-    assert answer.text and answer.usage_metadata["total_tokens"] > 0
-    pieces = list(model.stream([HumanMessage("Name three colours.")]))
-    assert "".join(piece.text for piece in pieces) == answer.text
-    paint = model.with_structured_output(Paint).invoke("Pick a colour.")
-    assert isinstance(paint, Paint)
-
-
-async def test_langchain_gives_a_tools_result_back(pair, launch):
-    upstream = pair[0]
-    upstream.play = call_a_tool
-    gateway = await launch(behind(upstream.url))
-
-    def walk() -> None:
-        model = langchain(gateway).bind_tools([Paint])
-        asked = HumanMessage(QUESTION)
-        first = model.invoke([asked])
-        (call,) = first.tool_calls
-        assert (call["name"], call["args"]) == ("paint", {"colour": "red"})
-        model.invoke([asked, first, ToolMessage("done", tool_call_id=call["id"])])
-
-    await asyncio.to_thread(walk)
-    *_, said, result = upstream.turns[-1].body["messages"]
-    assert said["tool_calls"][0]["id"] == result["tool_call_id"] == "call_1"
-    assert result["content"] == "done"
 
 
 def test_the_example_of_the_guide_runs(gateway, capsys):

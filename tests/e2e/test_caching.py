@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fareclass.core.prefix import Block
+from fareclass.core.tokens import key_id
 from fareclass.policy.caching import read_prefix
 from tests.e2e.gateway import FACTORS, INPUT_PICO, MODEL, OUTPUT_PICO, Gateway, local
 
@@ -21,8 +22,12 @@ def settings():
 
 
 @pytest.fixture
-async def cached(launch):
-    return await launch(settings())
+async def cached(real):
+    """The session's gateway, seen by a project of its own."""
+    key = await real.new_key(project=f"caching {os.urandom(4).hex()}")
+    gateway = Gateway(real.url, key["secret"], real.folder)
+    yield gateway
+    await gateway.close()
 
 
 async def ask(gateway: Gateway, question: str, system: str, **fields):
@@ -48,7 +53,7 @@ async def test_r32_a_write_and_then_a_read_are_billed_at_the_tiers_own_rates(cac
         details = usage.prompt_tokens_details
         assert details.cache_write_tokens <= 2 and abs(details.cached_tokens - written) <= 2
         assert usage.prompt_tokens < details.cached_tokens + details.cache_write_tokens + 40
-    rows = await cached.recorded(3)
+    rows = [row for row in cached.rows() if row["key"] == key_id(cached.key.encode())]
     for row, usage in zip(rows, (first.usage, second.usage, third.usage), strict=True):
         kinds = (row["input"], row["cache_write_5m"], row["cache_read"])
         assert sum(kinds) == usage.prompt_tokens

@@ -13,7 +13,7 @@ from tests.e2e.upstream import QUESTION, Turn, Upstream, serving
 from tests.engine.conftest import eventually
 
 ASKED = "Name three colours."
-LONG = {"model": MODEL, "input": "Count to a hundred, slowly.", "max_output_tokens": 120, "temperature": 0}
+LONG = {"model": MODEL, "input": QUESTION, "max_output_tokens": 120, "temperature": 0}
 OVER = ("completed", "incomplete", "failed", "cancelled")
 WEATHER = {
     "type": "function",
@@ -78,7 +78,7 @@ async def test_a_stream_builds_up_what_the_whole_answer_says(real):
 
 
 async def test_a_tool_is_called_and_its_result_understood(pair, launch):
-    """The built-in model knows no tools, so the upstream here is ours."""
+    """In pieces, as an upstream of ours sends them."""
     upstream, _ = pair
     gateway = await launch(behind(upstream.url))
     sdk = gateway.sdk()

@@ -1,4 +1,4 @@
-"""The main job: the unmodified OpenAI SDK, the real engine, every tier."""
+"""The main job: the unmodified OpenAI SDK, the real engine, every tier. See also `clients`."""
 
 import asyncio
 import json
@@ -59,24 +59,8 @@ async def test_usage_is_shown_in_a_stream_only_if_asked_and_billed_all_the_same(
     assert (real.rows()[-1]["output"], real.rows()[-1]["estimated"]) == (3, 0)
 
 
-async def test_a_json_schema_is_obeyed_by_the_engine(real):
-    schema = {
-        "type": "object",
-        "properties": {"city": {"const": "Paris"}},
-        "required": ["city"],
-        "additionalProperties": False,
-    }
-    answer = await real.sdk().chat.completions.create(
-        model=MODEL,
-        messages=[{"role": "user", "content": "The capital of France, as JSON."}],
-        response_format={"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}},
-        max_tokens=30,
-    )
-    assert json.loads(answer.choices[0].message.content) == {"city": "Paris"}
-
-
 async def test_tools_go_up_and_their_calls_come_back(pair, launch):
-    """The built-in model knows no tools, so the upstream here is ours. A whole answer is put together from a stream."""
+    """In pieces, as an upstream of ours sends them. A whole answer is put together from a stream."""
     upstream = pair[0]
     gateway = await launch(behind(upstream.url))
 
