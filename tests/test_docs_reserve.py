@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from fareclass import __main__ as program
-from tests.test_docs import ROOT, Gateway, commands, gateway  # noqa: F401 - `gateway` is a fixture
+from tests.test_docs import ROOT, commands
+from tests.test_docs_run import Gateway, gateway  # noqa: F401 - `gateway` is a fixture
 
 RESERVE = ROOT / "docs" / "how-to" / "reserve.md"
 

@@ -15,10 +15,10 @@ from fareclass.core.request import Request
 from fareclass.core.usage import Usage
 from fareclass.deadlines import Deadlines
 from fareclass.wire.chat_events import chunks
+from fareclass.wire.project_plane import Streamed
 from fareclass.wire.recording import Recording
 from fareclass.wire.responses import ENDPOINT, History, ResponsesEndpoint
 from fareclass.wire.responses_background import follow
-from fareclass.wire.responses_plane import Followed
 from fareclass.wire.responses_reply import Answered, ResponsesDialect
 from tests.wire.plane import chunk, served_as
 from tests.wire.test_openai_parse import ARRIVAL, KEY
@@ -389,5 +389,5 @@ async def test_r15_who_reads_nothing_of_a_stream_is_taken_for_gone(monkeypatch):
         await never
 
     async with asyncio.timeout(5):
-        await Followed(follow(recording, -1), Deadlines()).stream_response(send)
+        await Streamed(follow(recording, -1), {}, Deadlines()).stream_response(send)
     assert handed == ["http.response.start"]
