@@ -378,7 +378,7 @@ def test_an_engine_that_mixes_up_its_calls_is_not_believed():
 
 
 async def test_r15_who_reads_nothing_of_a_stream_is_taken_for_gone(monkeypatch):
-    monkeypatch.setattr("fareclass.wire.responses_plane.CALLER_STALL_S", 0.01)
+    monkeypatch.setattr("fareclass.wire.project_plane.CALLER_STALL_S", 0.01)
     never = asyncio.get_running_loop().create_future()
     recording = Recording()
     recording.add({"type": "http.response.body", "body": b"event: x\n\n", "more_body": True})
