@@ -286,7 +286,7 @@ async def test_r46_a_drained_replica_hands_its_stream_over(pair, launch):
 @pytest.mark.parametrize("said", [0, 3], ids=["before the first token", "in mid-stream"])
 async def test_r46_an_engine_that_hangs_has_stalled(pair, launch, monkeypatch, said):
     """Its work goes on elsewhere, and it is told."""
-    monkeypatch.setattr("fareclass.app.HttpEngine", partial(HttpEngine, timeouts=Timeouts(stall_s=0.5)))
+    monkeypatch.setattr("fareclass.app_engines.HttpEngine", partial(HttpEngine, timeouts=Timeouts(stall_s=0.5)))
     gateway = await launch(behind(*(one.url for one in pair)))
 
     async def freeze(turn):
