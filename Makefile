@@ -17,10 +17,10 @@ serve: .venv/.serve  ## fetch the model, start engine and gateway; CONFIG=FILE f
 install: .venv/.serve  ## the set-up of `serve` alone
 
 test: .venv/.test  ## everything but what is marked slow; ARGS="-k name"
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: .venv/.test  ## everything: also six times as many schedules, kills over and over, and limits of minutes
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 check: .venv/.check  ## style, types, import directions
 	$(BIN)/ruff check

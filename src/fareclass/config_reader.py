@@ -19,6 +19,7 @@ from fareclass.config_values import Rule, expanded, expected, parse
 from fareclass.core.limits import SECRET_BYTES
 
 _MAX_FILE_BYTES = 1024 * 1024
+_SHOWN_CHARS = 120
 _NULL = "tag:yaml.org,2002:null"
 _NOWHERE = yaml.Mark("", -1, 0, 0, "", 0)
 """The line of what no file holds comes out as 0."""
@@ -302,7 +303,7 @@ class Reader:
         if right:
             return value
         found = value if isinstance(value, Path) else node.value
-        return self._bad(path, f"must be {words}" + ("" if rule and not rule.shown else f", not {str(found)[:80]!r}"))
+        return self._bad(path, f"must be {words}" + ("" if rule and not rule.shown else f", not {_short(str(found))!r}"))
 
     def _secret_env(self, node: yaml.Node, path: str) -> Any:
         value = self._env.get(node.value, "") if isinstance(node, yaml.ScalarNode) else ""
@@ -344,6 +345,11 @@ def _node(value: object) -> yaml.Node:
 def _is_secret(kind: inspect.Type) -> bool:
     kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
     return any(isinstance(one, inspect.CustomType) and one.cls is Secret for one in kinds)
+
+
+def _short(text: str) -> str:
+    """With both ends: of a path, the last part says most."""
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS // 2]}…{text[-_SHOWN_CHARS // 2 :]}"
 
 
 def _did_you_mean(name: str, known: Mapping[str, object]) -> str:

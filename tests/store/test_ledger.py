@@ -18,6 +18,7 @@ from fareclass.store.database import DatabaseLostError, Store
 from fareclass.store.entries import EntryWriter
 from fareclass.store.tables import ledger as table
 from fareclass.store.tables import meta
+from tests.engine.conftest import eventually
 from tests.store.made import disk_full, entry
 
 ROOT = Path(__file__).parents[2]
@@ -199,7 +200,7 @@ async def test_too_many_pending_refuse_new_work(
     with broken(store, store_url):
         for _ in range(700):
             ledger.note(entry())
-        assert not ledger.healthy
+        await eventually(lambda: not ledger.healthy)
         assert 0 < ledger.dropped <= 200
         with pytest.raises(LedgerUnavailable):
             await ledger.append(entry())

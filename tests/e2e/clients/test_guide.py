@@ -26,9 +26,9 @@ def gateway(real_process) -> Gateway:
 
 def ours(example: str, gateway: Gateway) -> str:
     """With this gateway's address and key, and a short answer."""
+    names = {"64": "8", "http://127.0.0.1:8000": gateway.url, "smollm2-135m": MODEL}  # a key may have 64 in it
     keys = {"fc_key_..._...": gateway.key, "fc_key_...": gateway.key, "key_...": key_id(gateway.key.encode())}
-    names = {"http://127.0.0.1:8000": gateway.url, "smollm2-135m": MODEL, "64": "8"}
-    for theirs, own in (keys | names).items():
+    for theirs, own in (names | keys).items():
         example = example.replace(theirs, str(own))
     return example
 
