@@ -303,7 +303,9 @@ class Reader:
         if right:
             return value
         found = value if isinstance(value, Path) else node.value
-        return self._bad(path, f"must be {words}" + ("" if rule and not rule.shown else f", not {_short(str(found))!r}"))
+        return self._bad(
+            path, f"must be {words}" + ("" if rule and not rule.shown else f", not {_short(str(found))!r}")
+        )
 
     def _secret_env(self, node: yaml.Node, path: str) -> Any:
         value = self._env.get(node.value, "") if isinstance(node, yaml.ScalarNode) else ""
