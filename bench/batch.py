@@ -211,7 +211,7 @@ async def _measure(gateway: Gateway, folder: Path, setting: Setting) -> bool:
     used = sum(sample.used for sample in steady) / len(steady)
     grown_mib = max(sample.resident_mib for sample in steady) - steady[0].resident_mib
     slower = percentile(beside, 0.99) / percentile(alone, 0.99)
-    table = Table(title=f"{lines:,} lines on the {setting.name} beside {setting.live_a_second} live requests a second")
+    table = Table(title=f"{lines:,} lines, {setting.name}, {setting.live_a_second} live requests/s")
     for column in ("what", "measured", "bound"):
         table.add_column(column)
     rows = (
