@@ -11,13 +11,15 @@ import pytest
 import typer
 import uvicorn
 
-from fareclass.cli import admin, batch_roots, budget, check, engine, local, reservation, usage, webhook, workload
+from fareclass.cli import admin as admin_commands
+from fareclass.cli import batch_roots, budget, check, engine, local, reservation, usage, webhook, workload
 from fareclass.core.snapshot import Key, Model, Project, Snapshot
 from fareclass.core.tiers import Tier
+from fareclass.flow.control import Control
 from fareclass.store.database import Store
 from fareclass.wire.asgi import DataPlane
 from fareclass.wire.project_plane import project_app
-from tests.wire.admin_plane import make_app, make_control
+from tests.wire.admin_plane import ADMIN_KEY, make_app, make_control
 from tests.wire.plane import SECRET, FakeWalk, Running
 
 LIVE = frozenset({Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX})
@@ -63,6 +65,20 @@ async def http(plane: Running) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
+def control(store: Store, tmp_path: Path) -> Control:
+    return make_control(store, tmp_path)
+
+
+@pytest.fixture
+async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
+    """An operator of that control plane."""
+    transport = httpx.ASGITransport(app=make_app(control))
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """A control plane on a real socket."""
     store = Store(f"sqlite:///{tmp_path / 'db' / 'fareclass.db'}")
@@ -81,6 +97,6 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def program() -> typer.Typer:
     made = typer.Typer()
-    for module in (admin, budget, reservation, batch_roots, usage, webhook, workload, local, check, engine):
+    for module in (admin_commands, budget, reservation, batch_roots, usage, webhook, workload, local, check, engine):
         module.register(made)
     return made

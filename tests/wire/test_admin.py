@@ -1,6 +1,5 @@
 """The control plane, as its clients see it, on both databases."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,9 @@ from fareclass.flow.control import Control
 from fareclass.metering.ledger import Ledger
 from fareclass.store.database import Store
 from tests.store.made import entry
-from tests.wire.admin_plane import ADMIN_KEY, make_app, make_control
+from tests.wire.admin_plane import ADMIN_KEY, make_control
 
 AUTH = {"Authorization": f"Bearer {ADMIN_KEY}"}
-
-
-@pytest.fixture
-def control(store: Store, tmp_path: Path) -> Control:
-    return make_control(store, tmp_path)
-
-
-@pytest.fixture
-async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=make_app(control))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
-        yield client
 
 
 async def made(admin: httpx.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:

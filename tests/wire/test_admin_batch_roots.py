@@ -1,7 +1,6 @@
 """R47: where a project's batches may read and write, as operators say, on both databases."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from fareclass.core.limits import BATCH_ROOTS
 from fareclass.flow.batch_roots import BatchRoots
 from fareclass.flow.control import Control
 from fareclass.policy.batch_places import Root
-from fareclass.store.database import Store
-from tests.wire.admin_plane import make_app, make_control
-from tests.wire.test_admin import AUTH, made, refused
+from tests.wire.test_admin import made, refused
 from tests.wire.test_admin_cli import refusal, run
 
 FOLDER = {"uri": "s3://nightly/in/", "folder": "/srv/batches/acme"}
@@ -23,16 +20,9 @@ MINIO = {"uri": "s3://archive/acme/", "store": "minio"}
 
 
 @pytest.fixture
-def control(store: Store, tmp_path: Path) -> Control:
-    return make_control(store, tmp_path)
-
-
-@pytest.fixture
-async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=make_app(control))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
-        await made(client, "/projects", {"name": "acme"})
-        yield client
+async def admin(admin: httpx.AsyncClient) -> httpx.AsyncClient:
+    await made(admin, "/projects", {"name": "acme"})
+    return admin
 
 
 async def put(admin: httpx.AsyncClient, *roots: Any) -> httpx.Response:

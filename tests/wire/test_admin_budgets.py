@@ -1,8 +1,6 @@
 """R26: budgets as operators make them, on both databases, and what was spent before them."""
 
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,22 +16,9 @@ from fareclass.store.budgets import spent_before
 from fareclass.store.database import Store
 from tests.store.made import entry
 from tests.store.test_entries import write
-from tests.wire.admin_plane import make_app, make_control
-from tests.wire.test_admin import AUTH, made, refused
+from tests.wire.test_admin import made, refused
 
 USD = 10**12
-
-
-@pytest.fixture
-def control(store: Store, tmp_path: Path) -> Control:
-    return make_control(store, tmp_path)
-
-
-@pytest.fixture
-async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=make_app(control))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
-        yield client
 
 
 async def put(admin: httpx.AsyncClient, path: str, usd: Any, per: str = "day") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Reservations through the control plane (R18, R19, R33), on both databases."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +15,8 @@ from fareclass.flow.compile import compile_snapshot
 from fareclass.flow.control import Control
 from fareclass.store.database import Store
 from fareclass.store.reservations import add_reservation, change_reservation
-from tests.wire.admin_plane import make_app, make_control
-from tests.wire.test_admin import AUTH, made, refused
+from tests.wire.admin_plane import make_control
+from tests.wire.test_admin import made, refused
 
 PRICE = Price(input=Decimal("0.6"), output=Decimal("2.4"))
 FEES = ReservedPrice(input=Decimal("0.021"), output=Decimal("0.084"))
@@ -35,11 +34,9 @@ def control(store: Store, tmp_path: Path) -> Control:
 
 
 @pytest.fixture
-async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=make_app(control))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
-        assert (await client.post("/projects", json={"name": "acme"})).status_code == 201
-        yield client
+async def admin(admin: httpx.AsyncClient) -> httpx.AsyncClient:
+    assert (await admin.post("/projects", json={"name": "acme"})).status_code == 201
+    return admin
 
 
 def asked(**fields: Any) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """R47, R51: webhooks as operators set them, on both databases, and the outbox that they go out of."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,26 +9,17 @@ from fareclass.core import limits
 from fareclass.flow import webhooks as flow_webhooks
 from fareclass.flow.control import Control
 from fareclass.flow.webhooks import announce
-from fareclass.store.database import Store
 from fareclass.store.webhooks import sweep_events
-from tests.wire.admin_plane import make_app, make_control
-from tests.wire.test_admin import AUTH, made, refused
+from tests.wire.test_admin import made, refused
 
 HOOK = "https://hooks.example.com/fareclass"
 
 
 @pytest.fixture
-def control(store: Store, tmp_path: Path) -> Control:
-    return make_control(store, tmp_path)
-
-
-@pytest.fixture
-async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=make_app(control))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
-        await made(client, "/projects", {"name": "acme"})
-        await made(client, "/projects", {"name": "other"})
-        yield client
+async def admin(admin: httpx.AsyncClient) -> httpx.AsyncClient:
+    await made(admin, "/projects", {"name": "acme"})
+    await made(admin, "/projects", {"name": "other"})
+    return admin
 
 
 async def put(admin: httpx.AsyncClient, project: str = "acme", **fields: Any) -> dict[str, Any]:

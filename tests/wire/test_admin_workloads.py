@@ -1,7 +1,5 @@
 """R40, R41: workloads and escalation rules as operators make them, on both databases."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,24 +13,16 @@ from fareclass.store.database import Store
 from fareclass.store.entries import escalated_cost
 from tests.store.made import entry
 from tests.store.test_entries import write
-from tests.wire.admin_plane import make_app, make_control
-from tests.wire.test_admin import AUTH, made, refused
+from tests.wire.test_admin import made, refused
 
 RULE = {"to": "priority", "for_s": 60, "after_throttles": 2, "usd_per_day": "5.50"}
 CHAT = {"shape": "spiky-critical", "default_tier": "flex", "overflow": "priority", "escalation": RULE}
 
 
 @pytest.fixture
-def control(store: Store, tmp_path: Path) -> Control:
-    return make_control(store, tmp_path)
-
-
-@pytest.fixture
-async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=make_app(control))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=AUTH) as client:
-        await made(client, "/projects", {"name": "acme"})
-        yield client
+async def admin(admin: httpx.AsyncClient) -> httpx.AsyncClient:
+    await made(admin, "/projects", {"name": "acme"})
+    return admin
 
 
 async def put(admin: httpx.AsyncClient, name: str = "chat", **fields: Any) -> dict[str, Any]:

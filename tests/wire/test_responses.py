@@ -14,7 +14,7 @@ from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.usage import Usage
 from fareclass.deadlines import Deadlines
-from fareclass.wire.chat_events import chunks
+from fareclass.wire.chat_events import choices
 from fareclass.wire.project_plane import Streamed
 from fareclass.wire.recording import Recording
 from fareclass.wire.responses import ENDPOINT, History, ResponsesEndpoint
@@ -374,7 +374,7 @@ def test_an_engine_that_mixes_up_its_calls_is_not_believed():
     with pytest.raises(Refusal) as caught:
         dialect.events(said({"tool_calls": [{"index": 3, "function": {"arguments": "{}"}}]}))
     assert caught.value.outcome is Outcome.UPSTREAM_FAILED
-    assert not list(chunks(b": comment\n\n"))
+    assert not list(choices(b": comment\n\n"))
 
 
 async def test_r15_who_reads_nothing_of_a_stream_is_taken_for_gone(monkeypatch):

@@ -63,15 +63,15 @@ class Chunk(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
-def chunks(events: bytes) -> Iterator[Chunk]:
-    """Of whole server-sent events, in their order; what is not a chunk is left out.
+def choices(events: bytes) -> Iterator[Choice]:
+    """The first sequence's pieces in whole server-sent events, in their order; what is not a chunk is left out.
 
     Raises:
         Refusal: `upstream_failed`: the engine said something that is no chat.
     """
     for event in events.split(b"\n\n"):
         if event.startswith(b"data: {"):
-            yield _read(event[6:])
+            yield from _read(event[6:]).choices[:1]
 
 
 def whole(body: bytes) -> Choice:

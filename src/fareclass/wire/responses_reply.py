@@ -152,9 +152,7 @@ class ResponsesDialect:
 
     def events(self, events: bytes) -> bytes:
         add = self._output.add
-        return b"".join(
-            [add(chunk.choices[0], chunk.choices[0].delta) for chunk in chat_events.chunks(events) if chunk.choices]
-        )
+        return b"".join([add(choice, choice.delta) for choice in chat_events.choices(events)])
 
     def continued(self) -> None:
         """Nothing of a response tells one upstream call from another."""
