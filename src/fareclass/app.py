@@ -178,6 +178,7 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
         fallback=admin,
         conversations=conversations,
     )
+    stack.push_async_callback(asgi.close)
     shown = None if config.admin_key else admin_key
     first = None if project_key is None else FirstKeys(admin=shown, project=project_key)
     return System(asgi, first, ready, stack)

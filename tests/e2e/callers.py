@@ -20,20 +20,20 @@ RULES = {
 class Listener:
     """A caller who reads a stream in the background."""
 
-    def __init__(self, gateway: Gateway, path: str, body: dict[str, Any]) -> None:
+    def __init__(self, gateway: Gateway, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self.chunks: list[dict[str, Any]] = []
         self.error: dict[str, Any] | None = None
         self.done = False
         self._body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        self.task = asyncio.create_task(self._read(gateway.http, path))
+        self.task = asyncio.create_task(self._read(gateway.http, path, headers))
 
     @property
     def text(self) -> str:
         choices = [chunk["choices"][0] for chunk in self.chunks if chunk["choices"]]
         return "".join(c["text"] if "text" in c else c["delta"].get("content") or "" for c in choices)
 
-    async def _read(self, http: httpx.AsyncClient, path: str) -> None:
-        async with http.stream("POST", path, json=self._body) as response:
+    async def _read(self, http: httpx.AsyncClient, path: str, headers: dict[str, str] | None) -> None:
+        async with http.stream("POST", path, json=self._body, headers=headers) as response:
             assert response.status_code == 200, await response.aread()
             async for line in response.aiter_lines():
                 if line == "data: [DONE]":

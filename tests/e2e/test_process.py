@@ -61,13 +61,14 @@ async def never_end(turn):
     await turn.hang()
 
 
-async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstream, start):
-    """R35: its entry is on disk, though nobody waited for it; exit status 0."""
+@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "mine"}])
+async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstream, start, headers):
+    """R35: its entry is on disk, though nobody waited for it; exit status 0. R48: so it is with a key to repeat it by."""
     process = await start(behind(upstream.url, drain_s=1))
     gateway = process.gateway()
 
     upstream.play = never_end
-    stream = Listener(gateway, "/chat/completions", chat(max_tokens=50))
+    stream = Listener(gateway, "/chat/completions", chat(max_tokens=50), headers)
     await eventually(lambda: stream.text == story(3))
     process.send(signal.SIGTERM)
     assert await process.wait() == 0
@@ -77,6 +78,23 @@ async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstrea
     (row,) = gateway.rows()
     assert row["output"] == 3 and row["cost_pico"] == cost("default", row["input"], 3)
     assert row["outcome"] == "internal", "the caller had not gone (R6)"
+    await gateway.close()
+
+
+async def test_r48_what_goes_on_for_a_caller_who_may_come_back_ends_with_the_gateway(upstream, start):
+    """R35: its caller has hung up, its entry is on disk all the same."""
+    process = await start(behind(upstream.url, drain_s=60))
+    gateway = process.gateway()
+
+    upstream.play = never_end
+    stream = Listener(gateway, "/chat/completions", chat(max_tokens=50), {"idempotency-key": "mine"})
+    await eventually(lambda: stream.text == story(3))
+    stream.task.cancel()
+    await asyncio.gather(stream.task, return_exceptions=True)
+    process.send(signal.SIGTERM)
+    assert await process.wait() == 0
+    (row,) = gateway.rows()
+    assert (row["outcome"], row["output"]) == ("internal", 3)
     await gateway.close()
 
 

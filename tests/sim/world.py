@@ -104,7 +104,7 @@ class World(Invariants):
         if tier is Tier.RESERVED and self.floors and not self.claim(ticket):
             return
         self.tickets.append(ticket)
-        quota = self.quota if ticket.project == "a" else None
+        quota = self.quota if ticket.project == "a" and tier is not Tier.BATCH else None
         effects = self.brain.offer(ticket, self.now, quota)
         if ticket.held:
             self.fill(-ticket.hold_tokens, ticket.tier)

@@ -123,6 +123,31 @@ async def test_work_that_nobody_comes_back_for_is_given_up(plane: Running, http:
     assert len(plane.walk.requests) == 2
 
 
+async def test_who_comes_while_work_is_being_given_up_has_work_of_its_own(plane: Running, http, monkeypatch):
+    monkeypatch.setattr(repeats, "REPEAT_WAIT_S", 0.0)
+    slow_end, ending = asyncio.Event(), asyncio.Event()
+
+    async def script(request: Request, reply: Reply) -> None:
+        await reply.start(served_as(request))
+        await reply.relay(chunk("Hel"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await slow_end.wait()
+
+    plane.walk.script = script
+    async with stream(http) as lines:
+        await anext(lines)
+    await asyncio.wait_for(ending.wait(), 5)
+    plane.walk.script = say_hello
+    async with stream(http) as lines:
+        assert [line async for line in lines if line][-1] == "data: [DONE]"
+    slow_end.set()
+    assert len(plane.walk.requests) == 2
+    assert (await http.post(CHAT, json=HELLO | {"stream": True}, headers=KEY)).headers["x-fareclass-repeated"] == "true"
+
+
 async def test_what_is_kept_is_bounded_in_bytes(plane: Running, http: httpx.AsyncClient, monkeypatch):
     monkeypatch.setattr(repeats, "REPEAT_BYTES", 5_000)
     for number in range(4):

@@ -1,16 +1,17 @@
 """Inputs of batches come from, and results go to, places that their callers name and operators have set (R47)."""
 
 import asyncio
-import os
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, aclosing
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from fareclass.core.limits import BATCH_INPUTS
+from fareclass.core.limits import BATCH_INPUTS, BATCHES_RUNNING
 from fareclass.engine.object_store import ObjectRefused, ObjectStore
 from fareclass.flow.batch_lines import CarryError
 from fareclass.flow.files import Upload
@@ -18,7 +19,7 @@ from fareclass.flow.shared_folder import NotThere, SharedFolder
 from fareclass.policy.batch_places import PlaceError, Root, Spot, find_spot, parse_uri
 from fareclass.store.objects import BatchRow
 
-_BLOCK: Final = 2**20
+_T = TypeVar("_T")
 _SUFFIX: Final = ".jsonl"
 MANIFEST: Final = "manifest.json.out"
 
@@ -33,12 +34,18 @@ class Source(NamedTuple):
 class Places:
     """Implements `flow.batch_lines.Carrier`, for batches whose `terms["asked"]` have an `input` and an `output` by name.
 
-    `roots` gives the places of a project, `stores` are the object stores of the configuration.
+    `roots` gives the places of a project, `stores` are the object stores of the configuration. Folders are read and
+    written in threads of their own, one for each batch that runs: a network file system that hangs holds up only its own.
     """
 
     def __init__(self, roots: Callable[[str], Sequence[Root]], stores: Mapping[str, ObjectStore]) -> None:
         self._roots = roots
         self._stores = stores
+        self._threads = ThreadPoolExecutor(BATCHES_RUNNING, "fareclass-folders")
+
+    def close(self) -> None:
+        """Begin no more; nobody waits for what hangs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def check(self, project: str, names: Mapping[str, str]) -> None:
         """Whether the project may use these, by the fields that they were given in.
@@ -91,6 +98,11 @@ class Places:
         except (NotThere, ObjectRefused, PlaceError) as error:
             raise CarryError(f"The output {output} can't be written: {error}.") from None
 
+    def keep(self, file: Path, kept: Path) -> None:
+        """The results alone."""
+        with file.open("rb") as lines, kept.open("wb") as out:
+            out.writelines(text for _, _, text in (line.partition(b" ") for line in lines))
+
     async def _spot(self, project: str, name: str) -> Spot:
         return find_spot(name, await asyncio.to_thread(self._roots, project))
 
@@ -112,9 +124,9 @@ class Places:
         """What is below a folder; None for what is a file."""
         if spot.root.folder is not None:
             shared = SharedFolder(Path(spot.root.folder))
-            if not await asyncio.to_thread(shared.is_folder, spot.below):
+            if not await self._in_thread(shared.is_folder, spot.below):
                 return None
-            return await asyncio.to_thread(lambda: ["/".join(parts) for parts in shared.names(spot.below)])
+            return await self._in_thread(lambda: ["/".join(parts) for parts in shared.names(spot.below)])
         if not spot.uri.folder:
             return None
         prefix = "".join(f"{part}/" for part in spot.uri.parts)
@@ -134,18 +146,20 @@ class Places:
                 async for block in blocks:
                     yield block
             return
-        async with AsyncExitStack() as stack:
-            file = await asyncio.to_thread(SharedFolder(Path(spot.root.folder)).open, spot.below)
-            stack.callback(os.close, file)
-            while block := await asyncio.to_thread(os.read, file, _BLOCK):
-                yield block
+        # Whoever is cancelled meanwhile leaves it to the thread that has it, and that closes the file.
+        pieces = SharedFolder(Path(spot.root.folder)).blocks(spot.below)
+        while block := await self._in_thread(next, pieces, b""):
+            yield block
 
     async def _write(self, spot: Spot, parts: Sequence[str], source: Path) -> None:
         if spot.root.folder is None:
             await self._store(spot).write(spot.uri.bucket, "/".join((*spot.uri.parts, *parts)), source)
         else:
             shared = SharedFolder(Path(spot.root.folder))
-            await asyncio.to_thread(shared.write, (*spot.below, *parts), source)
+            await self._in_thread(shared.write, (*spot.below, *parts), source)
+
+    async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
 
     def _store(self, spot: Spot) -> ObjectStore:
         store = self._stores.get(spot.root.store or "")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from fareclass.flow.batch_lines import Answer, BadLine, Line, LineFormat, read_l
 from fareclass.flow.batch_progress import CANCELLED, EXPIRED, FAILED, SUCCEEDED, Finished, Progress
 from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.threads import to_its_end
 from fareclass.policy.batching import lines_to_raise
 from fareclass.store.line_names import SeenNames
 from fareclass.store.objects import BatchRow
@@ -31,6 +33,8 @@ _SPARE = 8
 _TRIES = 4
 """Of a line that the gateway or an engine failed."""
 _LONGEST_WAIT_S = 60.0
+_OURS_MS = 2_000
+_FULL_DISK_S = 5.0
 _LOOK_S = 2.0
 """How often it is seen whether lines must be raised."""
 
@@ -63,6 +67,7 @@ class BatchJob:
         self._loop = asyncio.get_running_loop()
         self._deadline_s = self._loop.time() + (row.deadline_us - now_us()) / 1e6
         self._cancelled = asyncio.Event()
+        self._closing = asyncio.Event()
         self._freed = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], Line] = {}
         self._in_flight: Counter[str] = Counter()
@@ -82,7 +87,7 @@ class BatchJob:
 
     async def check(self) -> bool:
         """Open what is on disk, and look at all lines once; False where the input is no batch."""
-        await asyncio.to_thread(self.progress.open)
+        await to_its_end(self.progress.open)
         if self.progress.total is None:
             await self._look_at_all()
         self.row.total = self.progress.total or 0
@@ -97,12 +102,15 @@ class BatchJob:
             done, _ = await asyncio.wait([working[0], stop], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except asyncio.CancelledError:
+            self._closing.set()
+            raise
         finally:
             for task in (stop, *working, *self._tasks):
                 task.cancel()
             await asyncio.gather(stop, *working, *self._tasks, return_exceptions=True)
             await self._commit()
-        if stop in done:
+        if self._cancelled.is_set():
             await self.close_rest(CANCELLED)
             return CANCELLED_BATCH
         if not done:
@@ -151,7 +159,7 @@ class BatchJob:
             seen.close()
         if not total:
             self._tell_error("empty_file", "The file has no lines.")
-        await asyncio.to_thread(self.progress.commit, (), total=total)
+        await to_its_end(self.progress.commit, (), total)
 
     async def _note_bad(self, bad: Sequence[BadLine], seen: SeenNames, names: Sequence[tuple[str, int]]) -> None:
         text = "The same custom_id is there in an earlier line."
@@ -164,7 +172,7 @@ class BatchJob:
             self._tell_error(error.code, error.message, error.line, error.param)
         if found:
             group = [Finished(error.line - 1, FAILED, self._lines.bad(error, self.row.id)) for error in found]
-            await asyncio.to_thread(self.progress.commit, group)
+            await to_its_end(self.progress.commit, group)
         await asyncio.sleep(0.001)  # others' requests come first
 
     def _tell_error(self, code: str, message: str, line: int | None = None, param: str | None = None) -> None:
@@ -186,6 +194,8 @@ class BatchJob:
             while not self._room(line):
                 self._freed.clear()
                 await self._freed.wait()
+            if self._cancelled.is_set():
+                return
             self._send(line)
         while self._tasks:
             self._freed.clear()
@@ -217,8 +227,6 @@ class BatchJob:
         self._bytes -= len(line.body)
         self._raised.discard(self._id(line))
         self._freed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a line of a batch failed inside the gateway", exc_info=error, extra={"batch": self.row.id})
 
     def _id(self, line: Line) -> str:
         """The same each time that the line is sent, so that the ledger has it once (R35)."""
@@ -227,7 +235,7 @@ class BatchJob:
     async def _answer(self, line: Line, key: Key) -> None:
         tries = 0
         while True:
-            answer = await self._lines.run(line, key, self._id(line), self._job(line))
+            answer = await self._try(line, key)
             tries += answer.ours
             if answer.again_ms is None or tries >= _TRIES:
                 break
@@ -236,6 +244,14 @@ class BatchJob:
             self._learn(answer)
             kind = SUCCEEDED if answer.succeeded else FAILED
             self._pending.append(Finished(line.number, kind, answer.text, answer.tokens))
+
+    async def _try(self, line: Line, key: Key) -> Answer:
+        try:
+            return await self._lines.run(line, key, self._id(line), self._job(line))
+        except Exception:  # noqa: BLE001 - whatever it is, the line must be told of
+            _log.exception("a line of a batch failed inside the gateway", extra={"batch": self.row.id})
+            error = BadLine(line.number, "internal_error", "The gateway failed to handle it.", name=line.name)
+            return Answer(succeeded=False, text=self._lines.bad(error, self.row.id), again_ms=_OURS_MS, ours=True)
 
     def _job(self, line: Line) -> Job:
         raised = len(self._raised) < self._raise
@@ -273,16 +289,21 @@ class BatchJob:
             await asyncio.shield(self._commit())
 
     async def _commit(self) -> None:
-        """Put all that is finished on disk, also what another call is still about. A full disk is waited for."""
+        """Put all that is finished on disk, also what another call is still about. A full disk is waited for, but not when
+        the gateway ends: what is not on disk is sent again.
+        """
         async with self._committing:
             group, self._pending = self._pending, []
             while group:
                 try:
-                    await asyncio.to_thread(self.progress.commit, group)
+                    await to_its_end(self.progress.commit, group)
                 except OSError as error:
                     cause = {"batch": self.row.id, "cause": str(error)}
                     _log.error("a batch can't be written, will retry", extra=cause)
-                    await asyncio.sleep(5)
+                    if self._closing.is_set():
+                        break
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), _FULL_DISK_S)
                     continue
                 group = []
         self.row.succeeded = self.progress.counts[SUCCEEDED]

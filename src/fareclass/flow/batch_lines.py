@@ -104,6 +104,9 @@ class Carrier(Protocol):
             CarryError: it can't be put there.
         """
 
+    def keep(self, file: Path, kept: Path) -> None:
+        """One of these files as its caller is to have it where it can't be delivered."""
+
 
 def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Number and text of each line that is not blank. Of a longer one than allowed, only a little more than that."""

@@ -79,7 +79,7 @@ class Progress:
             self._forget()
         self._cut()
 
-    def commit(self, group: Sequence[Finished], *, total: int | None = None) -> None:
+    def commit(self, group: Sequence[Finished], total: int | None = None) -> None:
         """Put these on disk; they count on return.
 
         Raises:

@@ -26,6 +26,9 @@ from fareclass.store.database import Store
 from fareclass.store.ids import FILE
 from fareclass.store.objects import ENDED, BatchRow, FileRow
 
+_FILES = ("output", "errors")
+_KEPT = ".kept"
+"""What stays here of a file that could not be delivered."""
 CHECKING, RUNNING, FINALIZING = "checking", "running", "finalizing"
 _AGAIN_S, _LONGEST_AGAIN_S = 5.0, 60.0
 _log = logging.getLogger(__name__)
@@ -101,7 +104,7 @@ class Batches:
 
         Raises:
             Refusal: `forbidden`: the key has no batch tier; `throttled`: the project has too many; `invalid`: its token
-                was sent with other terms.
+                was sent with other terms, or its input is no longer there.
         """
         check_key(key)
         created_us = now_us()
@@ -119,7 +122,7 @@ class Batches:
             total=made.total,
             token=made.token,
         )
-        known = await asyncio.to_thread(self._add, row)
+        known = await asyncio.to_thread(self._add, row, made.input)
         if known is not None:
             return self._live(known)
         self._waiting[row.id] = row
@@ -144,13 +147,16 @@ class Batches:
 
     async def cancel(self, row: BatchRow) -> BatchRow:
         """What is finished stays; idempotent."""
-        row = self._waiting.get(row.id) or (self._jobs[row.id].row if row.id in self._jobs else row)
-        if row.state != ENDED and row.cancelling_us is None:
-            row.cancelling_us = now_us()
-            await asyncio.to_thread(self._update, row)
-            if row.id in self._jobs:
-                self._jobs[row.id].cancel()
-        return row
+        live = self._waiting.get(row.id) or (self._jobs[row.id].row if row.id in self._jobs else None)
+        if live is None:  # it has ended, maybe since the row was read
+            return await self.find(row.project, row.api, row.id) or row
+        if live.cancelling_us is None:
+            live.cancelling_us = now_us()
+            await asyncio.to_thread(self._update, live)
+            if live.id in self._jobs:
+                self._jobs[live.id].cancel()
+            self._start_next()
+        return live
 
     def waits(self, row: BatchRow) -> bool:
         """Whether its turn has not come."""
@@ -170,12 +176,12 @@ class Batches:
     # -- turns
 
     def _start_next(self) -> None:
-        """The oldest first, no project more than its share."""
+        """The oldest first, no project more than its share; what only has to end needs none."""
         running = Counter(job.row.project for job in self._jobs.values())
         for row in list(self._waiting.values()):
             if len(self._jobs) >= BATCHES_RUNNING or self._closing:
                 return
-            if running[row.project] < PROJECT_BATCHES_RUNNING:
+            if running[row.project] < PROJECT_BATCHES_RUNNING or row.cancelling_us is not None:
                 running[row.project] += 1
                 del self._waiting[row.id]
                 place = Place(self._files.path(row.input), self._folder / row.id)
@@ -209,7 +215,13 @@ class Batches:
         job.progress.close()
         if row.api in self._carriers and not await self._fetch(job):
             return
-        if not await job.check():
+        try:
+            sound = await job.check()
+        except FileNotFoundError:
+            sound = False
+            message = "The file of its requests is no longer there."
+            job.errors.append({"code": "input_unavailable", "message": message, "line": None, "param": None})
+        if not sound:
             await self._finish(job, FAILED_BATCH)
             return
         if row.cancelling_us is not None:
@@ -248,17 +260,27 @@ class Batches:
         """Take what it came to where it is to be. What can't get there is kept here, as the project's files."""
         assert row.result is not None and row.finalizing_us is not None
         folder = self._folder / row.id
-        sizes = zip(("output", "errors"), row.result["sizes"], strict=True)
+        sizes = zip(_FILES, row.result["sizes"], strict=True)
         files = {name: folder / name for name, size in sizes if size and (folder / name).exists()}
         try:
             await self._carriers[row.api].deliver(row, folder, files)
             row.result["delivered"] = True
+            row.result.pop("undelivered", None)
         except Exception as error:
             late = now_us() - row.finalizing_us > BATCH_DELIVERY_S * 1_000_000
             if not (isinstance(error, CarryError) or late):
                 raise
             _log.error("the results of a batch can't be delivered", extra={"batch": row.id, "cause": str(error)})
             row.result["undelivered"] = str(error) if isinstance(error, CarryError) else "their place can't be reached"
+            await asyncio.to_thread(self._keep_here, row, files)
+
+    def _keep_here(self, row: BatchRow, files: Mapping[str, Path]) -> None:
+        assert row.result is not None
+        for place, name in enumerate(_FILES):
+            if name in files:
+                kept = files[name].with_suffix(_KEPT)
+                self._carriers[row.api].keep(files[name], kept)
+                row.result["sizes"][place] = kept.stat().st_size
 
     async def _finish(self, job: BatchJob, outcome: str) -> None:
         """Its files become the project's, and it is over, in one step of the database."""
@@ -282,12 +304,14 @@ class Batches:
         folder, created_us = self._folder / row.id, now_us()
         expires_us = created_us + row.terms.get("output_expires_s", FILE_DAYS * DAY_US // 1_000_000) * 1_000_000
         made = []
-        for name, size, mark in zip(("output", "errors"), row.result["sizes"], "oe", strict=True):
+        for name, size, mark in zip(_FILES, row.result["sizes"], "oe", strict=True):
             file = file_of(row.id, mark)
             if not size or row.result.get("delivered"):
                 continue
-            if (folder / name).exists():
-                (folder / name).rename(self._files.path(file))
+            kept = folder / f"{name}{_KEPT}"
+            source = kept if kept.exists() else folder / name
+            if source.exists():
+                source.rename(self._files.path(file))
             row.result[f"{name}_file"] = file
             made.append(
                 FileRow(
@@ -319,9 +343,12 @@ class Batches:
         with self._store.read() as connection:
             return objects.open_batches(connection)
 
-    def _add(self, row: BatchRow) -> BatchRow | None:
-        """The one that its token made before, if it did."""
+    def _add(self, row: BatchRow, file: str | None) -> BatchRow | None:
+        """The one that its token made before, if it did. `file` is deleted before it is read, or not at all."""
         with self._store.write() as connection:
+            if file is not None and objects.get_file(connection, row.project, file) is None:
+                message = "The file of `input_file_id` is no longer there."
+                raise Refusal(Outcome.INVALID, message, param="input_file_id", code="file_not_found")
             known = (
                 None if row.token is None else objects.get_batch_of_token(connection, row.project, row.api, row.token)
             )

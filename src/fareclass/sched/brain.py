@@ -24,6 +24,8 @@ from fareclass.sched.reserves import Floor, Reserves
 from fareclass.sched.sweep import Sweep
 from fareclass.sched.ticket import Effect, Refuse, State, Ticket
 
+_OUTSIDE_QUOTAS = frozenset({Tier.RESERVED, Tier.BATCH})
+"""Neither the floor nor a batch takes of what a project has on demand (R25, R37)."""
 
 class Brain(Sweep):
     """Who goes next, and where (R7–R12, R14–R16, R20–R25, R46, R52).
@@ -128,7 +130,7 @@ class Brain(Sweep):
     def offer(self, ticket: Ticket, now: float, quota: Quota | None = None) -> list[Effect]:
         """A new ticket: it starts, waits in line, or is refused, in this very step.
 
-        `quota` is its project's on demand; what is inside a floor doesn't touch it (R25).
+        `quota` is its project's on demand, None where it has none.
         """
         self.offered += 1
         ticket.seq = self.offered
@@ -139,7 +141,7 @@ class Brain(Sweep):
         refusal = (
             self.admission.unfit(ticket, self.replicas.values())
             or (self.lines.full(ticket, now) if self.lines.total[0] else None)
-            or (None if ticket.tier is Tier.RESERVED else self.admission.hold(ticket, quota, now))
+            or (None if ticket.tier in _OUTSIDE_QUOTAS else self.admission.hold(ticket, quota, now))
         )
         if refusal is not None:
             ticket.state = State.GONE

@@ -72,10 +72,11 @@ class Lines:
         """Tickets of this rank in line, the guarded ones aside."""
         return self.by_rank[rank].waiting + (self.bursts.waiting if rank == Tier.PRIORITY else 0)
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all requests in line."""
-        return sum(line.size_bytes for line, _ in self.order)
+    def size_bytes(self, rank: int) -> int:
+        """Bytes of the requests in line that rank no worse: a batch in line leaves no request of a better tier without
+        room (R39).
+        """
+        return sum(line.size_bytes for line in (self.bursts, self.guard, *self.by_rank[: rank + 1]))
 
     def wait_s(self, rank: int, now: float, ahead: int | None = None) -> float:
         """The wait that a ticket of this rank would expect now, in seconds; behind `ahead` where not behind all."""
@@ -98,7 +99,7 @@ class Lines:
         line, policy = self.by_rank[ticket.rank], self._policies[ticket.tier]
         if not line.waiting or ticket.tier is Tier.RESERVED:
             return None
-        if line.waiting >= policy.queue_limit or self.size_bytes + ticket.size_bytes > QUEUE_BYTES:
+        if line.waiting >= policy.queue_limit or self.size_bytes(ticket.rank) + ticket.size_bytes > QUEUE_BYTES:
             message = f"The line of the {ticket.tier.word} tier is full."
             wait_s = min(policy.max_wait_s, max(1.0, self.wait_s(ticket.rank, now, 1)))
             return Refuse(ticket, Outcome.SHED, message, wait_s, flex_code(ticket))

@@ -136,7 +136,7 @@ def list_batches(
 
 def open_batches(connection: Connection) -> list[BatchRow]:
     """All that have not ended, oldest first."""
-    query = sa.select(batches).where(batches.c.state != ENDED).order_by(batches.c.id)
+    query = sa.select(batches).where(batches.c.state != ENDED).order_by(batches.c.created_us, batches.c.id)
     return [BatchRow(**row._mapping) for row in connection.execute(query)]  # noqa: SLF001
 
 

@@ -102,6 +102,10 @@ class DataPlane:
             return self._look_up(path, scope, receive, send)
         return self._objects(scope, receive, send)
 
+    async def close(self) -> None:
+        """End what goes on for callers who may come back. Call it once the server has ended its requests."""
+        await self._repeats.close()
+
     async def _generate(self, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
         arrival = arrive(scope["headers"])
         understood = await self._understand(endpoint, arrival, scope, receive, send)

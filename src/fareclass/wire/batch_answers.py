@@ -40,6 +40,8 @@ class Heard(NamedTuple):
         """When a refused line may fare better; None where it is what it is."""
         if self.ours:
             return _OURS_MS
+        if self.headers.get(b"x-should-retry") == b"false":
+            return None
         return max(_LEAST_MS, int(self.headers.get(b"retry-after-ms", 0))) if self.status in _LATER else None
 
 

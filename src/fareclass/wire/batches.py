@@ -54,12 +54,12 @@ class _Details(msgspec.Struct):
 class _Usage(msgspec.Struct):
     """As chat, completions and embeddings have it, and as Responses does."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
 
@@ -125,9 +125,9 @@ class OpenAILines:
         read = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
         thought = usage.completion_tokens_details or usage.output_tokens_details or _Details()
         return (
-            usage.prompt_tokens or usage.input_tokens,
+            usage.prompt_tokens or usage.input_tokens or 0,
             read.cached_tokens or 0,
-            usage.completion_tokens or usage.output_tokens,
+            usage.completion_tokens or usage.output_tokens or 0,
             thought.reasoning_tokens or 0,
         )
 

@@ -58,9 +58,8 @@ class Recording:
             self._waiting.append(grown)
             await grown
 
-    async def replay(self, send: Send) -> None:
-        """The whole response, as it was sent."""
-        sent = 0
+    async def replay(self, send: Send, sent: int = 0) -> None:
+        """The whole response, as it was sent, behind so many messages."""
         while sent < len(self.messages) or not self.done:
             await self.wait(sent)
             for message in self.messages[sent:]:

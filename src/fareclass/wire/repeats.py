@@ -67,7 +67,7 @@ class _Listener:
 class _Work:
     """One answer in the making, and how many hear it."""
 
-    __slots__ = ("digest", "listeners", "patience", "recording", "reply", "task")
+    __slots__ = ("_stopped", "digest", "listeners", "patience", "recording", "reply", "task")
 
     def __init__(self, digest: bytes, request: Request, dialect: Dialect) -> None:
         self.digest = digest
@@ -76,11 +76,13 @@ class _Work:
         self.task: asyncio.Task[None] | None = None
         self.listeners = 0
         self.patience: asyncio.TimerHandle | None = None
+        self._stopped = False
 
-    def stop(self) -> None:
-        """Nobody is there for it any more."""
-        self.reply.gone = True
-        if self.task is not None:
+    def stop(self, *, gone: bool) -> None:
+        """End it: nobody is there for it any more (`gone`), or the server ends, which its listeners are told. Once."""
+        if not self._stopped and self.task is not None:
+            self._stopped = True
+            self.reply.gone = gone
             self.task.cancel()
 
 
@@ -112,12 +114,29 @@ class Repeats:
         if known is not None and known.digest != repeat.digest:
             await HttpReply(send, request.id, dialect).refuse(_another_body())
         elif isinstance(known, _Kept):
-            await known.recording.replay(_Listener(send, again=True).send)
+            await self._again(known.recording, _Listener(send, again=True), receive)
         else:
             listener = _Listener(send, again=known is not None)
-            await self._listen(known or self._begin(name, request, repeat, dialect), listener, receive)
+            await self._listen(name, known or self._begin(name, request, repeat, dialect), listener, receive)
 
-    async def _listen(self, work: _Work, listener: _Listener, receive: Receive) -> None:
+    async def close(self) -> None:
+        """End the work that nobody hears at the moment; each request still settles its holds and its ledger entry."""
+        tasks = [work.task for work in self._works.values() if work.task is not None]
+        for work in self._works.values():
+            work.stop(gone=False)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _again(self, recording: Recording, listener: _Listener, receive: Receive) -> None:
+        self._callers.enter(receive, listener)
+        try:
+            await recording.replay(listener.send)
+        except asyncio.CancelledError:
+            if not listener.gone:
+                raise
+        finally:
+            self._callers.leave(listener)
+
+    async def _listen(self, name: _Name, work: _Work, listener: _Listener, receive: Receive) -> None:
         work.listeners += 1
         if work.patience is not None:
             work.patience.cancel()
@@ -126,16 +145,22 @@ class Repeats:
             await work.recording.replay(listener.send)
         except asyncio.CancelledError:
             if not listener.gone:
-                work.stop()
+                work.stop(gone=False)
+                await work.recording.replay(listener.send, listener.taken)  # how it ended
                 raise
         finally:
             self._callers.leave(listener)
             work.listeners -= 1
             if not work.listeners:
                 # A caller who has lost its connection asks again.
-                work.patience = asyncio.get_running_loop().call_later(REPEAT_WAIT_S, work.stop)
+                work.patience = asyncio.get_running_loop().call_later(REPEAT_WAIT_S, self._give_up, name, work)
                 if work.recording.done:
                     work.patience.cancel()
+
+    def _give_up(self, name: _Name, work: _Work) -> None:
+        """Who comes from now on has new work done."""
+        del self._works[name]
+        work.stop(gone=True)
 
     def _begin(self, name: _Name, request: Request, repeat: Repeat, dialect: Dialect) -> _Work:
         work = self._works[name] = _Work(repeat.digest, request, dialect)
@@ -146,7 +171,8 @@ class Repeats:
         try:
             await self._run(request, work.reply)
         finally:
-            del self._works[name]
+            if self._works.get(name) is work:
+                del self._works[name]
             whole = work.recording.done
             work.recording.close()
             if work.patience is not None:

@@ -238,3 +238,30 @@ def test_a_concurrency_limit_says_when_a_place_is_likely_to_be_free() -> None:
         pool.offer(name, DEFAULT, width=width, quota=quota)
         assert pool.refused[name].retry_after_s == wait_s
         assert pool.refused[name].hopeless is (wait_s is None)
+
+
+def test_a_batch_takes_nothing_of_a_projects_quota_and_gives_nothing_back() -> None:
+    """R37: neither by its tokens, nor by running, nor by being sent without one."""
+    pool, quota = Pool(8), Quota(tpm=1_000, rpm=2, concurrency=2)
+    pool.offer("a", DEFAULT, hold_tokens=900, quota=quota)
+    for number in range(3):
+        pool.finish(pool.offer(f"ended{number}", BATCH, hold_tokens=500).id, used=500)
+    pool.offer("line", BATCH, hold_tokens=500)
+    pool.offer("more", DEFAULT, hold_tokens=200, quota=quota)
+    assert list(pool.refused) == ["more"]
+    pool.offer("b", DEFAULT, hold_tokens=100, quota=quota)
+    pool.offer("c", DEFAULT, hold_tokens=0, quota=quota)
+    assert list(pool.refused) == ["more", "c"]
+
+
+def test_what_is_in_line_for_a_batch_leaves_others_their_room() -> None:
+    """R14, R39: bytes in line count against who ranks no better."""
+    pool = Pool(1, policies=FULL, continuable=False)
+    pool.running("x", PRIORITY, continuable=False)
+    half = 256 * 1024 * 1024
+    for number in range(3):
+        pool.offer(f"b{number}", BATCH, size_bytes=half, continuable=False)
+    assert list(pool.refused) == ["b2"]
+    for name, tier in (("f0", FLEX), ("f1", FLEX), ("f2", FLEX), ("p0", PRIORITY), ("p1", PRIORITY), ("p2", PRIORITY)):
+        pool.offer(name, tier, size_bytes=half, continuable=False)
+    assert list(pool.refused) == ["b2", "f2", "p2"]
