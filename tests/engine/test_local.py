@@ -6,6 +6,7 @@ import signal
 import sys
 
 import aiohttp
+import msgspec
 import psutil
 import pytest
 
@@ -224,3 +225,38 @@ async def test_a_gateway_that_is_killed_leaves_no_engine_behind(how):
     parent.send_signal(how)
     await parent.wait()
     await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "asked", "prompts"),
+    [
+        ("/chat/completions", {"messages": [{"role": "user", "content": "Tell me a story."}], "n": 3}, 1),
+        ("/completions", {"prompt": ["One, two", "Red, green, blue,", "A"]}, 3),
+        ("/completions", {"prompt": ["One, two", "One, two"], "n": 2}, 2),
+    ],
+)
+async def test_r6_every_sequence_of_an_answer_is_counted(local: LocalEngine, path, asked, prompts, stream):
+    """The prompt is counted once, however many answers there are to it."""
+    alone = {**asked, "n": 1} if prompts == 1 else {"prompt": "One, two"}
+    usages = []
+    for body in (alone, asked):
+        body = {**body, "max_tokens": 7, "logprobs": True if "messages" in body else 1, "seed": 1}
+        call = await local.open(Prompt(path=path, body=body, stream=stream, rank=2))
+        if stream:
+            answer = read_answer([block async for block in call])
+            found = [answer.choices[index].logprobs or {} for index in sorted(answer.choices)]
+        else:
+            told = msgspec.json.decode(await call.body())
+            found = [choice["logprobs"] for choice in told["choices"]]
+            assert told["usage"]["completion_tokens"] == call.usage.output
+            assert told["usage"]["prompt_tokens"] == call.usage.prompt
+        await call.close()
+        usages.append((call.usage, sum(len(each["content"]) for each in found), len(found)))
+    (one, _, _), (usage, made, sequences) = usages
+    assert sequences == 3 if "n" in asked and prompts == 1 else sequences > 1
+    assert usage.output == made == 7 * sequences
+    if prompts == 1:
+        assert usage.prompt == one.prompt
+    else:
+        assert usage.prompt > one.prompt

@@ -216,6 +216,23 @@ def test_several_sequences_are_whole_only_when_each_has_finished():
     assert relay.whole
 
 
+@pytest.mark.parametrize(
+    ("copies", "usage"), [(2, Usage(input=3, cache_read=2, output=30)), (0, Usage(input=3, cache_read=2, output=20))]
+)
+def test_r6_sequences_that_are_counted_apart_are_added_up(copies, usage):
+    """Their prompt is one. An engine that counts the call tells its last count."""
+    relay = Relay(width=2, copies=copies)
+    counts = (
+        b'{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":%d,"prompt_tokens_details":{"cached_tokens":2}}}'
+    )
+    for index, output in enumerate((10, 20)):
+        relay.feed(llama(b'{"content":"a"}').replace(b'"index":0', b'"index":%d' % index))
+        assert not (copies and relay.usage), "not of all of them yet"
+        relay.feed(llama(b"{}", finish=b'"stop"').replace(b'"index":0', b'"index":%d' % index))
+        relay.feed(b"data: " + counts % output + b"\n\n")
+    assert relay.usage == usage
+
+
 def test_a_stream_becomes_the_answer_that_was_not_streamed():
     """R11: what is not streamed runs streamed upstream and is put together again."""
     call = b'{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"f","arguments":"{\\"a"}}]}'

@@ -19,6 +19,7 @@ from fareclass.engine.base import EngineFailed, EngineRefused, Isolation, Prompt
 from fareclass.engine.probe import Findings, find_traits
 from fareclass.engine.refusals import read_refusal
 from fareclass.engine.relay import Relay
+from fareclass.engine.sequences import copies, counted_apart, gather, whole, width
 from fareclass.engine.slots import Lease, SlotBook
 from fareclass.engine.tools import check_tools
 from fareclass.engine.upstream import GENERATING, Flavour, upstream_body
@@ -118,6 +119,10 @@ class HttpCall:
         raise StopAsyncIteration
 
     async def body(self) -> bytes:
+        if self._relay.apart:
+            answer = await gather(self)
+            self._usage = self._relay.usage
+            return whole(answer, self._usage)
         body = await self._read()
         if len(body) != self._response.content_length:
             body = await self._rest(body)
@@ -227,15 +232,18 @@ class HttpEngine:
         sign = self._found.priority_sign if self._pass_priority else 0
         traits = self._found.traits
         check_tools(prompt, traits)
+        apart = counted_apart(prompt, traits.flavour)
+        if apart:
+            prompt = msgspec.structs.replace(prompt, stream=True)
         body = upstream_body(prompt, traits.flavour, self._model, sign, self._call_opening)
         headers = self._stream_headers if prompt.stream else self._plain_headers
         if prompt.traceparent:
             headers = {**headers, "traceparent": prompt.traceparent}
         wait_s = self._timeouts.stall_s if prompt.stream else self._timeouts.answer_s
-        width = _width(prompt.body)
+        sequences = width(prompt.body)
         lease = None
         if self._slots is not None and prompt.path in GENERATING:
-            lease = await self._slots.take(prompt, asyncio.get_running_loop().time(), width)
+            lease = await self._slots.take(prompt, asyncio.get_running_loop().time(), sequences)
             body["cache_prompt"] = lease.reuse
             if lease.slot is not None:
                 body["id_slot"] = lease.slot
@@ -249,7 +257,12 @@ class HttpEngine:
             raise
         if lease is not None:
             lease.begun()
-        relay = Relay(width, continues=bool(prompt.beginning or prompt.said), said=prompt.said)
+        relay = Relay(
+            sequences,
+            continues=bool(prompt.beginning or prompt.said),
+            said=prompt.said,
+            copies=copies(prompt.body) if apart else 0,
+        )
         return HttpCall(response, relay, wait_s, self._stalls, lease)
 
     def forget(self, id: str) -> None:
@@ -380,12 +393,3 @@ def _json_or_text(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return body.decode("utf-8", "replace")
-
-
-def _width(body: Mapping[str, Any]) -> int:
-    """The sequences that an answer will have (R49)."""
-    sequences, prompts = body.get("n"), body.get("prompt")
-    width = sequences if isinstance(sequences, int) else 1
-    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        width *= len(prompts)
-    return width

@@ -16,6 +16,7 @@ import msgspec
 from fareclass.core.limits import EVENT_BYTES
 from fareclass.core.usage import Usage
 from fareclass.engine.base import EngineFailed
+from fareclass.engine.sequences import shared
 from fareclass.engine.wire_usage import read_usage
 
 _END: Final = b"\n\n"
@@ -36,14 +37,17 @@ class Relay:
     `width` is the sequences of the call: above 1 every chunk is decoded, because engines then
     count each sequence apart. `continues`: this call goes on with an answer that the caller
     has the beginning of, so chunks that only open an answer are dropped. `said`: the text
-    begins with this, which the caller has as well.
+    begins with this, which the caller has as well. `copies`: the engine counts each sequence
+    apart, and so many of them share a prompt; 0 where it counts the call.
     """
 
-    __slots__ = ("_continues", "_events", "_fast", "_final", "_finished", "_going_on", "_held", "_marker", "_newest", "_rest",
+    __slots__ = ("_apart", "_continues", "_copies", "_events", "_fast", "_final", "_finished", "_going_on", "_held", "_marker", "_newest", "_rest",
                  "_running", "_said", "_started", "_width", "done")  # fmt: skip
 
-    def __init__(self, width: int = 1, *, continues: bool = False, said: str = "") -> None:
+    def __init__(self, width: int = 1, *, continues: bool = False, said: str = "", copies: int = 0) -> None:
         self._width = width
+        self._copies = copies
+        self._apart: list[Usage] = []
         self._continues = continues
         self._said = said
         self._rest = b""
@@ -58,6 +62,11 @@ class Relay:
         self.done = False
         self._final: Usage | None = None
         self._running: Usage | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the engine counts each sequence apart."""
+        return self._copies > 0
 
     @property
     def whole(self) -> bool:
@@ -136,7 +145,7 @@ class Relay:
         finished = sum(choice.get("finish_reason") is not None for choice in choices)
         self._finished += finished
         if isinstance(chunk.get("usage"), dict) and (finished or not choices):
-            self._final = read_usage(chunk["usage"]) or self._final
+            self._count(read_usage(chunk["usage"]))
         if not choices or "prompt_progress" in chunk:
             return b""
         says = any(_says(choice) for choice in choices)
@@ -146,6 +155,13 @@ class Relay:
             self._skip_said(choices[0])
             says = _says(choices[0])
         return self._chunk(chunk, payload, tells=says or finished > 0, changed=again)
+
+    def _count(self, usage: Usage | None) -> None:
+        """The engine's count of the call, or of one of its sequences."""
+        if self._copies and usage is not None:
+            self._apart.append(usage)
+            usage = shared(self._apart, self._copies) if len(self._apart) == self._width else None
+        self._final = usage or self._final
 
     def _skip_said(self, choice: dict[str, Any]) -> None:
         """Take off what the caller has of this text. An engine that goes on otherwise gives another answer."""
