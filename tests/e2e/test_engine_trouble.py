@@ -335,8 +335,9 @@ async def test_a_refusal_of_the_engine_is_the_callers_to_see(upstream, gateway):
     upstream.play = too_long
     answer = await gateway.ask(stream=True)
     assert answer.status_code == 400
-    assert error(answer)["message"] == "the request exceeds the available context size"
-    assert error(answer)["code"] == "exceed_context" and len(upstream.turns) == 1
+    assert error(answer)["message"] == "prompt is too long: the request exceeds the available context size"
+    assert error(answer)["code"] == "context_length_exceeded"
+    assert len(upstream.turns) == 1
     (row,) = await gateway.recorded(1)
     assert (row["outcome"], row["cost_pico"]) == ("invalid", 0)
 

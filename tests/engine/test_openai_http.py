@@ -177,7 +177,7 @@ async def test_a_connection_that_the_engine_closed_in_that_moment_is_tried_once_
 
 
 @pytest.mark.parametrize(("status", "body", "message"), [
-    (400, '{"error":{"message":"too long","type":"exceed_context_size_error","code":400}}', "too long"),
+    (400, '{"error":{"message":"too much","type":"invalid_request_error","code":400}}', "too much"),
     (400, '{"object":"error","message":"bad","code":400}', "bad"),
     (422, '{"detail":[{"msg":"wrong"}]}', '[{"msg":"wrong"}]'),
     (404, '{"error":"no such model"}', "no such model"),
@@ -190,6 +190,20 @@ async def test_a_4xx_is_the_callers_refusal_with_the_engines_words(fake, engine,
         await engine.open(chat())
     assert refused.value.status == status
     assert refused.value.error["message"] == message
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    ({"message": "request (120 tokens) exceeds the available context size (64 tokens), try increasing it",
+      "type": "exceed_context_size_error", "n_prompt_tokens": 120, "n_ctx": 64}, "120 tokens > 64 maximum"),
+    ({"message": "This model's maximum context length is 64 tokens. However, you requested 120."}, "This model's maximum"),
+    ({"message": "The input (120 tokens) is longer than the model's context length (64 tokens)."}, "The input \\(120"),
+])  # fmt: skip
+async def test_a_prompt_that_is_too_long_is_told_in_the_words_that_clients_know(fake, engine, error, message):
+    """OpenAI's code, Anthropic's beginning."""
+    fake.answer = lambda _: web.json_response({"error": error}, status=400)
+    with pytest.raises(EngineRefused, match=f"^prompt is too long: {message}") as refused:
+        await engine.open(chat())
+    assert refused.value.error["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(("said", "param", "message"), [

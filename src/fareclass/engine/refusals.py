@@ -17,13 +17,15 @@ _UNREADABLE: Final = re.compile(
     r"Failed to parse (?P<field>messages|tools)\b|(?P<medium>image|audio) input is not supported"
 )
 """What llama.cpp says with a 500 of requests that it can't read, or of media for a model that has no eyes or ears."""
+_TOO_LONG: Final = re.compile(r"context (?:size|length|window)|maximum input length", re.IGNORECASE)
+"""What llama.cpp, vLLM and SGLang say of a prompt that is longer than the model's context."""
 
 
 def read_refusal(status: int, answer: Any, body: Mapping[str, Any]) -> EngineRefused | EngineFailed:
     """The error for an answer, decoded or text, to a request with this body."""
     error = _error_object(answer, status)
     if (400 <= status < 500 and status not in _NOT_THE_CALLERS_FAULT) or status == _NOT_IMPLEMENTED:
-        return EngineRefused(status, error)
+        return EngineRefused(status, _too_long(error) if _TOO_LONG.search(error["message"]) else error)
     unreadable = _UNREADABLE.search(error["message"]) if status == _FAILED else None
     if unreadable is None:
         return EngineFailed("refused", f"the engine answered {status}: {error['message'][:500]}")
@@ -33,6 +35,13 @@ def read_refusal(status: int, answer: Any, body: Mapping[str, Any]) -> EngineRef
     return EngineRefused(
         400, {"message": f"`{path}`: this model takes no {unreadable['medium']} input.", "param": path}
     )
+
+
+def _too_long(error: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in the words that clients look for: OpenAI's code, and how Anthropic's message begins."""
+    prompt_tokens, context_tokens = error.get("n_prompt_tokens"), error.get("n_ctx")
+    why = f"{prompt_tokens} tokens > {context_tokens} maximum" if prompt_tokens and context_tokens else error["message"]
+    return {"message": f"prompt is too long: {why}", "code": "context_length_exceeded"}
 
 
 def _part(messages: Any, medium: str) -> str:

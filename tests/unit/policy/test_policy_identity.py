@@ -36,6 +36,11 @@ def test_r51_any_other_token_is_refused_in_the_same_words(bad):
     assert caught.value.message.startswith("The API key is wrong or has been revoked.")
 
 
+def test_the_admin_key_is_told_where_it_belongs():
+    with pytest.raises(Refusal, match=r"^An admin key is for the control plane alone\. Ask .* for a key of your project"):
+        authenticate(SNAPSHOT, token("admin", "z" * 52).encode())
+
+
 def test_no_token_says_how_to_send_one():
     with pytest.raises(Refusal, match="Authorization: Bearer"):
         authenticate(SNAPSHOT, None)

@@ -43,8 +43,8 @@ const providers = {
   bedrock: {
     model: ({ url, key, keyId, model }) =>
       createAmazonBedrock({ baseURL: url, region: "us-east-1", accessKeyId: keyId, secretAccessKey: key })(model),
-    tier: (tier) => ({ amazonBedrock: { serviceTier: tier } }),
-    point: { amazonBedrock: { cachePoint: { type: "default" } } },
+    tier: (tier) => ({ bedrock: { serviceTier: tier } }),
+    point: { bedrock: { cachePoint: { type: "default" } } },
     told: (answer) => answer.providerMetadata.amazonBedrock.serviceTier.type,
   },
 };
