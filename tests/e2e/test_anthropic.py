@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 from tests.e2e.gateway import MODEL, Gateway, behind, cost
-from tests.e2e.upstream import QUESTION
+from tests.e2e.upstream import QUESTION, VLLM
 
 ASKED = {"model": MODEL, "max_tokens": 6, "messages": [{"role": "user", "content": "Name three colours."}]}
 GREEDY = {"temperature": 0}
@@ -56,6 +56,47 @@ async def test_a_stream_says_what_the_whole_answer_says(sdk):
     assert [kind for kind in kinds if kind not in ("text", "content_block_delta")] == [
         "message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, {"thinking": {"type": "enabled", "budget_tokens": 1024}}])
+async def test_r11_an_answer_goes_on_from_what_its_caller_began(sdk, more):
+    """Told is only what is new, as that API has it; thinking makes an answer that is not to be paused."""
+    begun = {"role": "assistant", "content": "Red, green"}
+    asked = ASKED | {"messages": [*ASKED["messages"], begun], **more}
+    whole = await sdk.messages.create(**asked, extra_body=GREEDY)
+    async with sdk.messages.stream(**asked, extra_body=GREEDY) as stream:
+        streamed = await stream.get_final_text()
+    assert whole.content[0].text == streamed and streamed.startswith(",")
+    assert whole.usage.output_tokens == 6
+
+
+async def test_r11_vllm_is_told_to_go_on_with_it(upstream, launch):
+    upstream.pages = VLLM
+    gateway = await launch(behind(upstream.url))
+    begun = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": " w0 w1"}]
+    async with client(gateway) as sdk:
+        answer = await sdk.messages.create(model=MODEL, max_tokens=3, messages=begun)
+    assert answer.content[0].text == " w2 w3 w4"
+    sent = upstream.turns[-1].body
+    assert sent["messages"] == begun
+    assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
+
+
+@pytest.mark.parametrize("body", [{"choices": []}, {"choices": [{"message": {"content": 7}}]}, {"object": "list"}])
+async def test_r6_what_is_no_answer_is_not_billed(upstream, gateway, body):
+    """Though the engine says that it is whole."""
+
+    async def answer(turn):
+        usage = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
+        await turn.answer(body | {"model": "up", "usage": usage})
+
+    upstream.play = answer
+    async with client(gateway) as sdk:
+        with pytest.raises(anthropic.InternalServerError):
+            await sdk.messages.create(model=MODEL, max_tokens=4, messages=[{"role": "user", "content": QUESTION}])
+    (row,) = await gateway.recorded(1)
+    assert (row["outcome"], row["cost_pico"]) == ("upstream_failed", 0)
+    await gateway.idle()
 
 
 async def test_a_walk_with_a_tool_goes_up_as_a_chat(pair, launch):
@@ -121,10 +162,12 @@ async def test_tokens_are_counted_by_the_models_own_tokenizer_and_not_billed(rea
     few = await sdk.messages.count_tokens(model=MODEL, messages=ASKED["messages"])
     many = await sdk.messages.count_tokens(model=MODEL, messages=ASKED["messages"], system=LONG)
     more = await sdk.messages.count_tokens(model=MODEL, messages=ASKED["messages"], system=LONG, tools=[TOOL])
-    told = (await sdk.messages.create(**ASKED)).usage
-    assert 1 < few.input_tokens <= told.input_tokens + told.cache_read_input_tokens
     assert more.input_tokens > many.input_tokens + 10 > few.input_tokens + 160
-    assert len(real.rows()) == before + 1
+    assert len(real.rows()) == before
+    for counted, call in ((few, ASKED), (more, ASKED | {"system": LONG, "tools": [TOOL]})):
+        told = (await sdk.messages.create(**call)).usage
+        read = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
+        assert counted.input_tokens == read, "what is counted is what is billed"
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,9 @@ class Engine(Protocol):
     async def count_tokens(self, text: str) -> int | None:
         """Tokens of a text by the engine's tokenizer, or None where it has none or fails."""
 
+    async def count_prompt(self, body: Mapping[str, Any]) -> int | None:
+        """Tokens of a chat without media as the model reads it, template included; None where that can't be told."""
+
     async def close(self) -> None:
         """Give back connections and, where the engine is ours, its process."""
 

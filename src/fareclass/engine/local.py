@@ -13,9 +13,10 @@ import shutil
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import msgspec
@@ -114,6 +115,9 @@ class LocalEngine:
 
     async def count_tokens(self, text: str) -> int | None:
         return None if self._http is None else await self._http.count_tokens(text)
+
+    async def count_prompt(self, body: Mapping[str, Any]) -> int | None:
+        return None if self._http is None else await self._http.count_prompt(body)
 
     async def close(self) -> None:
         if self._keeper is not None:

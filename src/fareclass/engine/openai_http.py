@@ -16,6 +16,7 @@ from fareclass.core.limits import ANSWER_BYTES
 from fareclass.core.usage import Usage
 from fareclass.deadlines import SWEEP_S, Deadlines
 from fareclass.engine.base import EngineFailed, EngineRefused, Isolation, Prompt, Traits
+from fareclass.engine.counting import count_chat, count_text
 from fareclass.engine.probe import Findings, find_traits
 from fareclass.engine.refusals import read_refusal
 from fareclass.engine.relay import Relay
@@ -309,16 +310,10 @@ class HttpEngine:
         self._found = found
 
     async def count_tokens(self, text: str) -> int | None:
-        llama = self._found.traits.flavour == Flavour.LLAMA
-        asked = {"content": text} if llama else {"model": self._model, "prompt": text}
-        try:
-            status, answer = await self.look("POST", "/tokenize", asked)
-        except EngineFailed:
-            return None
-        if status != 200 or not isinstance(answer, dict):
-            return None
-        count, tokens = answer.get("count"), answer.get("tokens")
-        return count if isinstance(count, int) else len(tokens) if isinstance(tokens, list) else None
+        return await count_text(self.look, self._found.traits.flavour, self._model, text)
+
+    async def count_prompt(self, body: Mapping[str, Any]) -> int | None:
+        return await count_chat(self.look, self._found.traits.flavour, self._model, body)
 
     async def close(self) -> None:
         """Nothing is ours: the session belongs to who made it, and calls are closed by who opened them."""

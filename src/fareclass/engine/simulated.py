@@ -83,6 +83,9 @@ class SimulatedEngine(Engine):
     async def count_tokens(self, text: str) -> int | None:
         return count_tokens(text)
 
+    async def count_prompt(self, body: Mapping[str, Any]) -> int | None:
+        return Question(body).tokens
+
     async def close(self) -> None:
         """End every call as a dying engine would."""
         self._closed = True

@@ -10,6 +10,7 @@ from fareclass.core.limits import COUNTS
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Snapshot
+from fareclass.engine.base import Engine
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.policy.estimate import Estimator
 
@@ -30,7 +31,8 @@ class TokenCounts:
         self._under_way: Counter[str] = Counter()
 
     async def count(self, request: Request) -> int:
-        """Tokens of the prompt's words by the model's own tokenizer; the gateway's estimate where none answers.
+        """Tokens of the prompt as the model reads it; of its words alone where an engine can't tell that or there are
+        pictures; the gateway's estimate where no tokenizer answers.
 
         Raises:
             Refusal: `not_found`: no such model; `throttled`: too many at once.
@@ -49,14 +51,22 @@ class TokenCounts:
             )
         self._under_way[project] += 1
         try:
-            counted = await dispatcher.count_tokens("\n".join(_words(request.body)))
+            counted = await _count(dispatcher.tokenizer(), request.body)
         finally:
             self._under_way[project] -= 1
             self._under_way += Counter()  # forgets who has none
-        if counted is None:
-            return self._estimator.prompt_tokens(request.model, request.prompt_bytes)
-        media = sum(1 for part in _parts(request.body) if part.get("type") != "text")
-        return counted + media * _MEDIA_TOKENS
+        return self._estimator.prompt_tokens(request.model, request.prompt_bytes) if counted is None else counted
+
+
+async def _count(engine: Engine | None, body: Mapping[str, Any]) -> int | None:
+    if engine is None:
+        return None
+    media = sum(1 for part in _parts(body) if part.get("type") != "text")
+    exact = None if media else await engine.count_prompt(body)
+    if exact is not None:
+        return exact
+    counted = await engine.count_tokens("\n".join(_words(body)))
+    return None if counted is None else counted + media * _MEDIA_TOKENS
 
 
 def _words(body: Mapping[str, Any]) -> Iterator[str]:

@@ -108,12 +108,10 @@ class Dispatcher:
         self._seats[seat.ticket] = seat
         self._do(self.brain.offer(seat.ticket, self._loop.time(), quota))
 
-    async def count_tokens(self, text: str) -> int | None:
-        """By the tokenizer of a replica that is up; None where none of them answers."""
-        for berth in self.berths.values():
-            if self._up.get(berth.id) and berth.engine.traits.has_tokenizer:
-                return await berth.engine.count_tokens(text)
-        return None
+    def tokenizer(self) -> Engine | None:
+        """A replica that is up and can count tokens."""
+        able = (berth.engine for berth in self.berths.values() if self._up.get(berth.id))
+        return next((engine for engine in able if engine.traits.has_tokenizer), None)
 
     def allowances(self, ticket: Ticket) -> Allowances | None:
         """What its project has left, of its floor for reserved work, else of its quota, after the ticket's hold (R27)."""

@@ -1,6 +1,7 @@
 """Counts of tokens: what is counted, and how many at once."""
 
 import asyncio
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,12 +16,19 @@ from tests.wire.test_anthropic_translate import PIXEL, TOOL, WALK, parse
 
 
 class Tokenizer:
-    """A pool whose tokenizer answers when it may; `tokens` None is one that can't."""
+    """A pool whose tokenizer answers when it may; `tokens` None is one that can't, `prompt` what a whole prompt has."""
 
-    def __init__(self, tokens: int | None = 5) -> None:
+    def __init__(self, tokens: int | None = 5, prompt: int | None = None) -> None:
         self.tokens = tokens
+        self.prompt = prompt
         self.texts: list[str] = []
         self.may = asyncio.Event()
+
+    def tokenizer(self) -> "Tokenizer":
+        return self
+
+    async def count_prompt(self, body: Mapping[str, Any]) -> int | None:
+        return self.prompt
 
     async def count_tokens(self, text: str) -> int | None:
         self.texts.append(text)
@@ -35,13 +43,17 @@ def counts(pool: Tokenizer, concurrency: int | None = None) -> TokenCounts:
 
 
 async def test_all_that_a_model_reads_is_counted_and_a_picture_as_such():
-    pool = Tokenizer()
+    pool = Tokenizer(prompt=99)
     pool.may.set()
     request = parse(messages=[*WALK, {"role": "user", "content": [PIXEL]}], system="Be brief.", tools=[TOOL])
     assert await counts(pool).count(request) == 5 + 2 * 1_024
     for words in ("Be brief.", "Paints.", "Red?", "I paint.", "colour", "Error: no", "Look:"):
         assert words in pool.texts[0]
     assert "AAAA" not in pool.texts[0]
+
+
+async def test_what_the_template_adds_is_counted_where_the_engine_can():
+    assert await counts(Tokenizer(prompt=99)).count(parse()) == 99
 
 
 async def test_where_no_tokenizer_answers_it_is_the_gateways_estimate():
