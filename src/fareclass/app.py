@@ -48,7 +48,7 @@ from fareclass.metering.pricing import PriceError
 from fareclass.policy.budgets import Budgets
 from fareclass.policy.escalation import Escalator
 from fareclass.policy.estimate import Estimator
-from fareclass.policy.webhook_address import judge
+from fareclass.policy.outbound_address import judge
 from fareclass.store import StoreError
 from fareclass.store.database import Store
 from fareclass.store.entries import escalated_cost
@@ -230,6 +230,7 @@ async def _batches(
     stack: AsyncExitStack,
 ) -> Sequence[Operation]:
     """Files of projects, and batches, which go on where the last end of the gateway left them."""
+    stack.callback(places.close)
     files = Files(store, config.data_folder)
     try:
         await files.open()

@@ -10,7 +10,7 @@ import pytest
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.usage import Usage
 from fareclass_client import AsyncEscalatingTransport, EscalatingTransport, Rules
-from tests.wire.plane import SECRET, Running, chunk, say_hello, served_as
+from tests.wire.plane import SECRET, Running, chunk, reply_whole, say_hello, served_as
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 NEVER_SLOW = {"slower_than_s": None}
@@ -175,8 +175,8 @@ async def test_r40_other_calls_are_left_alone(make, plane):
     await caller.ask()
 
     async def embed(request, reply):
-        await reply.whole(
-            served_as(request), b'{"object":"list","data":[{"embedding":[0.5],"index":0}],"model":"up"}', Usage()
+        await reply_whole(
+            reply, served_as(request), b'{"object":"list","data":[{"embedding":[0.5],"index":0}],"model":"up"}'
         )
 
     plane.walk.script = embed

@@ -133,6 +133,20 @@ async def test_cancel_keeps_what_is_done(launch: Launch):
     await gateway.idle()
 
 
+async def test_what_a_cancelled_batch_does_not_deliver_is_free(launch: Launch):
+    """R38: its lines had been running for a while."""
+    gateway = await launch(simulated(slots=4, base_us=100_000))
+    sdk = gateway.sdk()
+    batch = await submit(sdk, packed([line(number, max_tokens=2_000) for number in range(4)]))
+    await gateway.speaks("batch", 4)
+    await sdk.batches.cancel(batch.id)
+    assert (await ended(sdk, batch.id)).status == "cancelled"
+    await gateway.idle()
+    rows = await gateway.recorded(4)
+    assert [row["outcome"] for row in rows] == ["cancelled"] * 4
+    assert [row["cost_pico"] for row in rows] == [0] * 4
+
+
 async def test_a_kill_loses_no_line_and_bills_none_twice(start: Start):
     """R38, R35: killed in mid-job and started again, the batch ends with every line once, and an exact bill."""
     process = await start(simulated(slots=8, base_us=3_000, sequence_us=0))

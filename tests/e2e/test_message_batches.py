@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from fareclass.flow import batch_split
+from fareclass.flow.batches import file_of
+from fareclass.wire import anthropic_batches
 from tests.e2e.conftest import Launch, Start
 from tests.e2e.gateway import MODEL, Gateway, simulated
 from tests.e2e.test_batches import batch_cost
@@ -240,6 +242,28 @@ async def test_what_runs_can_not_be_deleted_and_has_no_results(launch: Launch, c
     assert answer.status_code == 400 and "has no results yet" in answer.json()["error"]["message"]
     await sdk.messages.batches.cancel(batch.id)
     await ended(sdk, batch.id)
+
+
+@pytest.mark.parametrize("mark", ["o", "e"])
+async def test_results_of_which_a_file_was_deleted_are_refused_as_a_whole(launch: Launch, clients, mark: str):
+    """They are files of the project too; a part of them would look like all."""
+    gateway = await launch(simulated(**FAST))
+    sdk = clients(gateway)
+    done = await ended(sdk, (await sdk.messages.batches.create(requests=[asked("a"), asked("b", model="no")])).id)
+    assert (await results(sdk, done.id)).keys() == {"a", "b"}
+    (await gateway.http.delete(f"/files/{file_of(done.id, mark)}")).raise_for_status()
+    with pytest.raises(anthropic.NotFoundError, match=f"results of `{done.id}` are gone"):
+        await sdk.messages.batches.results(done.id)
+
+
+def test_results_that_are_deleted_while_they_are_read_are_read_to_their_end(tmp_path):
+    for name in "oe":
+        (tmp_path / name).write_bytes(name.encode() * 1_000_000)
+    blocks = anthropic_batches._read([tmp_path / name for name in "oe"])
+    assert next(blocks) == b"", "nothing is sent before all are there"
+    for name in "oe":
+        (tmp_path / name).unlink()
+    assert b"".join(blocks) == b"o" * 1_000_000 + b"e" * 1_000_000
 
 
 async def test_r51_another_projects_batch_is_not_there(launch: Launch, clients):

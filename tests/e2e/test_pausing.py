@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from tests.e2e.callers import COUNT, Listener, whole
-from tests.e2e.gateway import MODEL, behind, cost
+from tests.e2e.gateway import MODEL, behind, cost, simulated
 from tests.e2e.upstream import tell_in_two
 from tests.engine.conftest import eventually
 
@@ -89,3 +91,26 @@ async def test_r11_a_paused_stream_is_kept_alive_by_comments(pair, launch, monke
     assert (await better).text.count(": keep-alive") == 0
     before, after = text.split(": keep-alive\n\n")[0], text.split(": keep-alive\n\n")[-1]
     assert " w1" in before and " w2" not in before and " w5" in after and text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_r11_who_was_paused_for_too_long_pays_for_what_it_got(launch, monkeypatch, stream):
+    """For nothing where nothing was sent; when to come back is told (R14)."""
+    monkeypatch.setattr("fareclass.sched.waits.MAX_PAUSED_S", 0.5)
+    gateway = await launch(simulated(slots=1, base_us=20_000))
+    flex = asyncio.create_task(gateway.ask(service_tier="flex", max_tokens=2_000, stream=stream))
+    await gateway.speaks("flex")
+    better = asyncio.create_task(gateway.ask(service_tier="priority", max_tokens=500))
+    answer = await flex
+    better.cancel()
+    await asyncio.gather(better, return_exceptions=True)
+    await gateway.idle()
+    row = next(row for row in gateway.rows() if row["served_tier"] == "flex")
+    assert row["pauses"] == 1 and row["paused_ms"] >= 500 and row["output"] > 0
+    if stream:
+        assert "what was sent so far is billed" in answer.text
+        assert row["cost_pico"] > 0
+    else:
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+        assert "billed" not in answer.text
+        assert row["cost_pico"] == 0

@@ -1,11 +1,14 @@
 """Section 11: what a caller gets wrong is a clear refusal with exactly one body, never a 500, and nothing is taken."""
 
+import gc
 import json
 
 import pytest
 
+from fareclass.core.outcomes import Refusal
 from tests.e2e.gateway import MODEL, chat, simulated
 from tests.e2e.test_engine_trouble import error
+from tests.engine.conftest import eventually
 
 VALID = json.dumps(chat()).encode()
 DEEP = b"[" * 100 + b"]" * 100
@@ -158,3 +161,33 @@ async def test_the_engines_context_is_the_callers_limit(real):
     """The real engine refuses what does not fit into one slot; the caller reads its own words."""
     answer = await real.ask(messages=[{"role": "user", "content": "word " * 2000}])
     assert answer.status_code == 400 and "context" in error(answer)["message"]
+
+
+async def test_r38_nothing_of_a_refused_request_is_kept(launch):
+    """Neither by a call nor by a line of a batch: its frames would keep its body until cycles are collected."""
+    gateway = await launch(simulated())
+    lines = [
+        {"custom_id": f"{n}", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "none"}}
+        for n in range(5)
+    ]
+    sdk = gateway.sdk()
+    file = await sdk.files.create(
+        file=("a", b"".join(json.dumps(line).encode() + b"\n" for line in lines)), purpose="batch"
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        batch = await sdk.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        for fields in ({"model": "none"}, {"max_tokens": -1}, {"service_tier": "none"}, {"service_tier": "reserved"}):
+            assert (await gateway.ask(**fields)).status_code in {400, 404, 429}
+        assert (await gateway.http.get("/files/none")).status_code == 404
+
+        async def over() -> bool:
+            return (await sdk.batches.retrieve(batch.id)).status == "completed"
+
+        await eventually(over)
+        assert [kept for kept in gc.get_objects() if isinstance(kept, Refusal)] == []
+    finally:
+        gc.enable()

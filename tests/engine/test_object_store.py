@@ -1,19 +1,21 @@
 """Objects in a store that speaks S3: large ones, odd names, refusals that last and those that pass (R47)."""
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from aiohttp import web
+from aiohttp_s3_client.file_reader import Reader
 from moto.server import ThreadedMotoServer
 
 from fareclass.engine import object_store
 from fareclass.engine.object_store import ObjectRefused, ObjectStore
 from fareclass.engine.outbound import Outbound, OutboundError
-from fareclass.policy.webhook_address import judge
+from fareclass.policy.outbound_address import judge
 
 KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
 BUCKET = "things"
@@ -127,11 +129,90 @@ async def test_a_no_is_final_and_a_redirect_is_none_to_follow(odd: tuple[str, li
         await whole(store(url).read(BUCKET, "a"))
 
 
-async def test_r47_a_redirect_of_a_list_leads_nowhere_but_to_the_checked_address(odd: tuple[str, list[int]]):
-    url, says = odd
-    says.append(302)
-    with pytest.raises((ObjectRefused, OutboundError)):
-        await store(url).names(BUCKET, "", 10)
+XML = '<{0} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{1}</{0}>'
+
+
+def s3_says(request: web.Request) -> web.Response:
+    """What a store makes of one call of an upload in parts."""
+    if "uploads" in request.query:
+        return web.Response(text=XML.format("InitiateMultipartUploadResult", "<UploadId>u</UploadId>"))
+    if request.method == "POST":
+        return web.Response(text=XML.format("CompleteMultipartUploadResult", ""))
+    return web.Response(status=204 if request.method == "DELETE" else 200, headers={"ETag": '"e"'})
+
+
+@asynccontextmanager
+async def fake(say: Callable[[web.Request], web.Response]) -> AsyncIterator[str]:
+    """A store that answers so, once it has read the whole call."""
+
+    async def handle(request: web.Request) -> web.Response:
+        async for _ in request.content.iter_chunked(2**20):
+            pass
+        return say(request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("what", ["list", "get", "put", "begin of parts", "part", "end of parts"])
+async def test_r47_no_redirect_of_a_store_is_followed(tmp_path: Path, monkeypatch, what: str):
+    """The place that it names gets neither a call nor what was to be written."""
+    monkeypatch.setattr(object_store, "_PART", 1_000)
+    followed: list[str] = []
+
+    def is_the_one(request: web.Request) -> bool:
+        return what == {
+            ("GET", True): "list", ("GET", False): "get", ("PUT", False): "put", ("PUT", True): "part",
+            ("POST", "uploads" in request.query): "begin of parts", ("POST", "uploadId" in request.query): "end of parts",
+        }.get((request.method, bool(request.query)))  # fmt: skip
+
+    def say(request: web.Request) -> web.Response:
+        if request.path == "/elsewhere":
+            followed.append(request.method)
+        if is_the_one(request):
+            return web.Response(status=307, headers={"Location": "/elsewhere"})
+        return s3_says(request)
+
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * (10 if what == "put" else 2_500))
+    async with fake(say) as url:
+        made = store(url)
+        calls = {"list": lambda: made.names(BUCKET, "", 10), "get": lambda: whole(made.read(BUCKET, "a"))}
+        with pytest.raises(ObjectRefused, match="307"):
+            await calls.get(what, lambda: made.write(BUCKET, "a", source))()
+    assert followed == []
+
+
+async def test_r38_of_a_large_file_two_parts_are_in_memory(tmp_path: Path, monkeypatch):
+    """However many it has: those that were read, and whose upload has not ended."""
+    monkeypatch.setattr(object_store, "_PART", 100_000)
+    read, done, held = 0, 0, []
+    slice_read = Reader._slice_read
+
+    def count(reader: Reader, size: int, offset: int) -> Any:
+        nonlocal read
+        read += 1
+        return slice_read(reader, size, offset)
+
+    def say(request: web.Request) -> web.Response:
+        nonlocal done
+        if "partNumber" in request.query:
+            held.append(read - done)
+            done += 1
+        return s3_says(request)
+
+    monkeypatch.setattr(Reader, "_slice_read", count)
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 2_000_000)
+    async with fake(say) as url:
+        await store(url).write(BUCKET, "a", source)
+    assert len(held) == 20 and max(held) <= 2
 
 
 async def test_r47_an_address_that_is_not_public_is_not_spoken_to(url: str):

@@ -45,6 +45,41 @@ def test_an_answer_that_the_caller_began_goes_on_as_one_message_on_llama():
     assert given[-1]["content"] == "Well"
 
 
+BEGUN = {
+    "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Well"}],
+    "continue_final_message": True,
+}
+"""As the wire sends what must go on with its last message."""
+TOLD = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@pytest.mark.parametrize("flavour", list(Flavour))
+@pytest.mark.parametrize("stream", [True, False])
+def test_r11_each_engine_is_told_to_go_on_with_what_the_caller_began(flavour, stream):
+    """llama.cpp does so unasked; nobody else is sent fields that he may not know."""
+    body = sent(flavour, body=BEGUN, stream=stream)
+    assert {name: body[name] for name in TOLD if name in body} == (
+        TOLD if flavour in (Flavour.VLLM, Flavour.SGLANG) else {}
+    )
+    assert body["messages"] == BEGUN["messages"]
+
+
+@pytest.mark.parametrize("flavour", list(Flavour))
+def test_r11_a_pause_in_it_goes_on_as_one_message(flavour):
+    body = sent(flavour, body=BEGUN, beginning=", so", made_tokens=2)
+    assert body["messages"] == [BEGUN["messages"][0], {"role": "assistant", "content": "Well, so"}]
+    assert BEGUN["messages"][-1]["content"] == "Well"
+
+
+def test_a_chat_that_ends_with_an_answer_is_sent_as_it_is():
+    """OpenAI's API says nothing of going on with it."""
+    body = sent(Flavour.VLLM, body={"messages": BEGUN["messages"]})
+    assert not body.keys() & TOLD.keys()
+    body = sent(Flavour.VLLM, body={"messages": BEGUN["messages"]}, beginning="So", made_tokens=1)
+    assert [message["content"] for message in body["messages"]] == ["x", "Well", "So"]
+    assert {name: body[name] for name in TOLD} == TOLD
+
+
 def test_fields_that_were_not_decoded_are_understood():
     body = {"messages": msgspec.Raw(b'[{"role":"user","content":"x"}]'), "stream_options": msgspec.Raw(b'{"x":1}')}
     made = sent(Flavour.VLLM, body=body, beginning="So", made_tokens=1)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from fareclass.engine import outbound
 from fareclass.engine.outbound import Names, Outbound, OutboundError
-from fareclass.policy.webhook_address import judge
+from fareclass.policy.outbound_address import judge
 from tests.engine.receiver import certified, receiving
 
 NAME = "hooks.example.com"

@@ -16,7 +16,7 @@ from fareclass.flow.control import Control, Tariff
 from fareclass.flow.spending import Spending
 from fareclass.flow.webhooks import Webhooks
 from fareclass.policy.budgets import Budgets
-from fareclass.policy.webhook_address import judge
+from fareclass.policy.outbound_address import judge
 from fareclass.store.database import Store
 from fareclass.store.fingerprints import open_master_key
 from fareclass.store.master_key import MasterKey

@@ -46,6 +46,17 @@ def served_as(request: Request, **more: Any) -> Served:
     return Served(**(facts | more))
 
 
+async def reply_whole(reply: Reply, served: Served, body: bytes, usage: Usage | None = None) -> None:
+    """The end of a walk with an answer in one piece."""
+    usage = usage or Usage()
+    try:
+        translated = reply.translated(served, body, usage)
+    except Refusal as refusal:
+        await reply.refuse(refusal, served)
+    else:
+        await reply.whole(served, translated)
+
+
 async def say_hello(request: Request, reply: Reply) -> None:
     """The walk of a healthy model."""
     if request.stream:
@@ -54,7 +65,7 @@ async def say_hello(request: Request, reply: Reply) -> None:
         await reply.relay(chunk("lo") + chunk("!"))
         await reply.end(Usage(input=5, cache_read=4, output=3))
     else:
-        await reply.whole(served_as(request), WHOLE, Usage(input=5, cache_read=4, output=3))
+        await reply_whole(reply, served_as(request), WHOLE, Usage(input=5, cache_read=4, output=3))
 
 
 WHOLE = (

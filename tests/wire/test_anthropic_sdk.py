@@ -6,8 +6,7 @@ import anthropic
 import pytest
 
 from fareclass.core.outcomes import Outcome, Refusal
-from fareclass.core.usage import Usage
-from tests.wire.plane import SECRET, Running, chunk, say_hello, served_as
+from tests.wire.plane import SECRET, Running, chunk, reply_whole, say_hello, served_as
 
 ASKED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -82,7 +81,7 @@ async def test_r48_an_error_in_mid_stream_is_raised_after_what_came(plane: Runni
 
 async def test_an_answer_that_is_none_is_the_engines_fault(plane: Running, client):
     async def script(request, reply):
-        await reply.whole(served_as(request), b'{"choices":[]}', Usage())
+        await reply_whole(reply, served_as(request), b'{"choices":[]}')
 
     plane.walk.script = script
     with pytest.raises(anthropic.InternalServerError, match="no choice"):

@@ -159,6 +159,18 @@ def test_a_whole_answer():
     assert answer["usage"]["input_tokens"] == 5 and answer["usage"]["service_tier"] == "standard"
 
 
+def test_calls_of_a_whole_answer_stay_apart():
+    """They have no numbers there, as those of a stream have."""
+    calls = [
+        {"id": "c1", "function": {"name": "paint", "arguments": '{"a":1}'}},
+        {"id": "c2", "function": {"name": "hang", "arguments": '{"b":2}'}},
+    ]
+    assert whole({"tool_calls": calls}, "tool_calls")["content"] == [
+        {"type": "tool_use", "id": "c1", "name": "paint", "input": {"a": 1}},
+        {"type": "tool_use", "id": "c2", "name": "hang", "input": {"b": 2}},
+    ]
+
+
 @pytest.mark.parametrize("text", ['{"a":', "1", "[" * 5000])
 def test_arguments_that_are_no_object_are_not_lost(text):
     calls = [{"id": "c", "function": {"name": "paint", "arguments": text}}]

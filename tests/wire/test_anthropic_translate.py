@@ -47,6 +47,21 @@ def parse(**body: Any) -> Request:
     return ENDPOINT.parse(msgspec.json.encode(asked), ARRIVAL, KEY)
 
 
+@pytest.mark.parametrize("content", ["{", [{"type": "text", "text": "{"}]])
+def test_r11_an_answer_goes_on_with_a_last_turn_of_the_assistant(content):
+    user, begun = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}
+    request = parse(messages=[user, begun])
+    assert request.body["messages"] == [user, {"role": "assistant", "content": "{"}]
+    assert request.body["continue_final_message"] is True and not request.extra
+    for turns in ([user], [user, begun, user], [user, {"role": "assistant", "content": WALK[1]["content"]}]):
+        assert "continue_final_message" not in parse(messages=turns).body
+
+
+def test_r50_a_caller_does_not_say_so_itself():
+    request = parse(continue_final_message=True)
+    assert "continue_final_message" not in request.body and request.extra == {"continue_final_message": True}
+
+
 def refused(**body: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         parse(**body)

@@ -215,6 +215,18 @@ def test_a_whole_answer():
     assert answer == {"output": {"message": message}, "stopReason": "tool_use", **TOLD}
 
 
+def test_calls_of_a_whole_answer_stay_apart():
+    """They have no numbers there, as those of a stream have."""
+    calls = [
+        {"id": "c1", "function": {"name": "paint", "arguments": '{"a":1}'}},
+        {"id": "c2", "function": {"name": "hang", "arguments": '{"b":2}'}},
+    ]
+    assert whole({"tool_calls": calls}, "tool_calls")["output"]["message"]["content"] == [
+        {"toolUse": {"toolUseId": "c1", "name": "paint", "input": {"a": 1}}},
+        {"toolUse": {"toolUseId": "c2", "name": "hang", "input": {"b": 2}}},
+    ]
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 5000])
 def test_arguments_that_are_no_object_are_not_lost(text):
     (block,) = whole({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": text}}]})["output"]["message"][

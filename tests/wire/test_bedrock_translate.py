@@ -56,6 +56,15 @@ def parse(**body: Any) -> Request:
     return at(**HI | body)
 
 
+def test_r11_an_answer_goes_on_with_a_last_turn_of_the_assistant():
+    begun = {"role": "assistant", "content": [{"text": "{"}]}
+    request = parse(messages=[*HI["messages"], begun])
+    assert request.body["messages"][-1] == {"role": "assistant", "content": "{"}
+    assert request.body["continue_final_message"] is True
+    for turns in (HI["messages"], [*HI["messages"], begun, *HI["messages"]], WALK[:2]):
+        assert "continue_final_message" not in parse(messages=turns).body
+
+
 def refused(**body: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         at(**body)

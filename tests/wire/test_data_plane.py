@@ -10,7 +10,7 @@ from fareclass.core.limits import BODY_BYTES
 from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
-from tests.wire.plane import SECRET, Running, chunk, say_hello, served_as
+from tests.wire.plane import SECRET, Running, chunk, reply_whole, say_hello, served_as
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -81,7 +81,7 @@ async def test_usage_is_shown_only_if_asked_for(http: httpx.AsyncClient, options
 @pytest.mark.parametrize(("word", "shown"), [("reserved", "reserved"), ("scale", "scale"), (None, "scale")])
 async def test_r4_reserved_in_openais_vocabulary(plane: Running, http: httpx.AsyncClient, word, shown):
     async def script(request, reply):
-        await reply.whole(served_as(request, served=Tier.RESERVED), b'{"model":"m"}', Usage())
+        await reply_whole(reply, served_as(request, served=Tier.RESERVED), b'{"model":"m"}')
 
     plane.walk.script = script
     answer = await http.post(CHAT, json=HELLO | {"service_tier": word})
@@ -109,7 +109,7 @@ async def test_r11_a_paused_stream_gets_comments_and_stays_one(plane: Running, h
 
 async def test_r50_dropped_fields_are_named_whatever_they_are_called(plane: Running, http: httpx.AsyncClient):
     async def script(request, reply):
-        await reply.whole(served_as(request, dropped=("top_k", "a\r\nx: y", "é" * 500, *("f" * 20))), b"{}", Usage())
+        await reply_whole(reply, served_as(request, dropped=("top_k", "a\r\nx: y", "é" * 500, *("f" * 20))), b"{}")
 
     plane.walk.script = script
     dropped = (await http.post(CHAT, json=HELLO)).headers["x-fareclass-dropped"].split(",")

@@ -6,8 +6,7 @@ import openai
 import pytest
 
 from fareclass.core.outcomes import Outcome, Refusal
-from fareclass.core.usage import Usage
-from tests.wire.plane import SECRET, Running, chunk, say_hello, served_as
+from tests.wire.plane import SECRET, Running, chunk, reply_whole, say_hello, served_as
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -47,12 +46,10 @@ async def test_r1_a_stream_on_every_tier(client: openai.AsyncOpenAI, tier):
 async def test_completions_embeddings_and_models(plane: Running, client: openai.AsyncOpenAI):
     async def script(request, reply):
         if request.path == "/completions":
-            await reply.whole(
-                served_as(request), b'{"id":"x","model":"up","choices":[{"text":"Hi","index":0}]}', Usage()
-            )
+            await reply_whole(reply, served_as(request), b'{"id":"x","model":"up","choices":[{"text":"Hi","index":0}]}')
         else:
             body = b'{"object":"list","data":[{"embedding":[0.5],"index":0}],"model":"up"}'
-            await reply.whole(served_as(request), body, Usage())
+            await reply_whole(reply, served_as(request), body)
 
     plane.walk.script = script
     assert (await client.completions.create(model="m", prompt="x")).choices[0].text == "Hi"

@@ -25,7 +25,7 @@ from fareclass.flow.control import Control
 from fareclass.flow.webhook_sending import WebhookSender
 from fareclass.flow.webhooks import DeliveryView, Webhooks, announce
 from fareclass.policy import webhooks as policy_webhooks
-from fareclass.policy.webhook_address import judge
+from fareclass.policy.outbound_address import judge
 from fareclass.store.database import Store
 from fareclass.store.fingerprints import open_master_key
 from tests.engine.conftest import eventually

@@ -1,8 +1,9 @@
 """`fareclass batch …`: batches of a project, with one of its keys, as any client of the OpenAI API makes them."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import httpx
 import typer
@@ -18,7 +19,11 @@ ApiKey = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print every field as JSON, for scripts.")]
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _LOOK_S = 0.5
+_LONGEST_PAUSE_S = 10.0
+_AWAY = (429, 502, 503, 504)
+"""What a gateway that has no time, or a proxy that has no gateway, says for the moment."""
 _TIMEOUT_S = 60.0
+_T = TypeVar("_T")
 _COLUMNS = {
     "id": "ID",
     "status": "STATUS",
@@ -54,7 +59,7 @@ def run(
 ) -> None:
     """Upload a file, wait until it is done, and write results and errors.
 
-    Ctrl-C leaves the batch running: `fareclass batch show` tells how it goes on.
+    Ctrl-C leaves the batch running: `fareclass batch show` tells how it goes on. A gateway that restarts is waited for.
     """
     results = output or file.with_suffix(".out.jsonl")
     with _client(url, key) as client:
@@ -102,20 +107,57 @@ def _client(url: str, key: str) -> httpx.Client:
 def _call(client: httpx.Client, method: str, path: str, **more: Any) -> dict[str, Any]:
     """One call; ends the program, with what was wrong, unless it was done."""
     try:
-        response = client.request(method, path, **more)
-        answer = response.json()
-        if response.is_error:
-            _end(str(answer["error"]["message"]))
+        return _answer(client, client.request(method, path, **more))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _end(f"can't reach the gateway at {client.base_url.host} ({error}): is it running?")
+
+
+def _answer(client: httpx.Client, response: httpx.Response) -> dict[str, Any]:
+    """What it says; ends the program if that is no."""
+    try:
+        answer: dict[str, Any] = response.json()
+        if not response.is_success:
+            _end(str(answer["error"]["message"]))
     except (ValueError, LookupError, TypeError):
         _end(f"what answers at {client.base_url.host} is not a Fareclass gateway")
-    found: dict[str, Any] = answer
-    return found
+    return answer
+
+
+class _Away(Exception):
+    """The gateway is there, but not for us at the moment; says what it answers."""
+
+
+def _patiently(client: httpx.Client, call: Callable[[httpx.Response], _T], path: str) -> _T:
+    """What `call` makes of a GET; a gateway that is away meanwhile is waited for, since the batch goes on once it is back."""
+    pause_s, away = _LOOK_S, False
+    while True:
+        try:
+            with client.stream("GET", path) as response:
+                if response.status_code in _AWAY:
+                    raise _Away(f"status {response.status_code}")
+                found = call(response)
+        except (httpx.TransportError, _Away) as error:
+            if not away:
+                why = f"can't reach the gateway at {client.base_url.host} ({error or type(error).__name__})"
+                typer.echo(f"{why}: it is waited for; Ctrl-C ends no batch", err=True)
+            away = True
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        except httpx.HTTPError:
+            _end(f"what answers at {client.base_url.host} is not a Fareclass gateway")
+        else:
+            if away:
+                typer.echo("the gateway is back", err=True)
+            return found
 
 
 def _wait(client: httpx.Client, batch: dict[str, Any]) -> dict[str, Any]:
     """Until it has ended, with a bar of its lines; plain text where there is no terminal."""
+
+    def look(response: httpx.Response) -> dict[str, Any]:
+        response.read()
+        return _answer(client, response)
+
     console = Console(stderr=True)
     typer.echo(f"batch    {batch['id']}")
     bars = Progress(
@@ -126,7 +168,7 @@ def _wait(client: httpx.Client, batch: dict[str, Any]) -> dict[str, Any]:
         bar = bars.add_task(batch["status"], total=None)
         while batch["status"] not in _ENDED:
             time.sleep(_LOOK_S)
-            batch = _call(client, "GET", f"/batches/{batch['id']}")
+            batch = _patiently(client, look, f"/batches/{batch['id']}")
             counts = batch["request_counts"]
             done = counts["completed"] + counts["failed"]
             bars.update(bar, description=batch["status"], completed=done, total=counts["total"] or None)
@@ -134,10 +176,20 @@ def _wait(client: httpx.Client, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetch(client: httpx.Client, file: str, path: Path) -> None:
-    with client.stream("GET", f"/files/{file}/content") as response, path.open("wb") as out:
-        response.raise_for_status()
-        for part in response.iter_bytes():
-            out.write(part)
+    """What is in a file of the project, from its beginning again where the connection breaks off."""
+
+    def save(response: httpx.Response) -> None:
+        if not response.is_success:
+            response.read()
+            _answer(client, response)
+        try:
+            with path.open("wb") as out:
+                for part in response.iter_bytes():
+                    out.write(part)
+        except OSError as error:
+            _end(f"{path} can't be written: {error.strerror}; the results stay in the file {file} of the project")
+
+    _patiently(client, save, f"/files/{file}/content")
 
 
 def _tell_end(batch: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import math
+import resource
 import shlex
 import signal
 import socket
@@ -29,6 +30,7 @@ _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _GC_OBJECTS = 50_000
 _CUT_OFF_S = 10.0
+_DESCRIPTORS = 65_536
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -37,11 +39,19 @@ def run(file: Path | None) -> None:
     log_as_json()
     try:
         settings = load(file)
+        _allow_descriptors()
         with _bound_socket(settings) as listener, asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             runner.run(_live(settings, listener, Console()))
     except (ConfigError, StartError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+
+
+def _allow_descriptors() -> None:
+    """As many connections as the system lets us have: by default many let a program have 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 @contextmanager

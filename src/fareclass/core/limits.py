@@ -175,6 +175,8 @@ PROJECT_FILES = 10_000
 """Files of one project (R51)."""
 PROJECT_FILE_BYTES = 64 * 2**30
 """What they may hold together (R51)."""
+UPLOADS = 32
+"""Uploads of one project under way at once: each takes two descriptors for as long as its caller likes (R51)."""
 FILE_DAYS = 30
 """A file is kept so long, unless its caller says otherwise."""
 UPLOAD_S = 3_600.0

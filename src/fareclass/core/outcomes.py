@@ -48,3 +48,10 @@ class Refusal(Exception):
         self.retry_after_ms = retry_after_ms
         self.retry = retry
         self.cause = cause
+
+    def alone(self) -> "Refusal":
+        """Without the frames that it came through: they hold the request, and one that keeps the refusal would so be kept
+        by it until the next collection of cycles, body and all.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self

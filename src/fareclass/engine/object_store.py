@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from xml.etree.ElementTree import ParseError
 
 import aiohttp
@@ -15,14 +15,26 @@ from fareclass.engine.outbound import Outbound, OutboundError
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
 _BLOCK: Final = 2**20
-_PART: Final = 64 * 2**20
+_PART: Final = 16 * 2**20
 """A larger file goes in parts of so many bytes, of which S3 takes 10,000."""
+_PARTS_HELD: Final = 2
+"""Parts that are in memory at once. With one alone, the library would read them all before the first is sent."""
 _FINAL: Final = range(300, 500)
 _PASSES: Final = frozenset({408, 429})
 
 
 class ObjectRefused(Exception):
     """The store says no, and would again: there is no such object, or it may not be read or written."""
+
+
+class _Client(S3Client):
+    """Follows no redirect: nobody has checked where that leads, and it would be sent what is written there (R47).
+
+    Every call of the library goes through `request`.
+    """
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        return super().request(*args, **kwargs, allow_redirects=False)
 
 
 class ObjectStore:
@@ -52,7 +64,7 @@ class ObjectStore:
 
     async def read(self, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
         """An object, piece by piece; raises as `names` does."""
-        async with self._bucket(bucket) as client, client.get(key, allow_redirects=False) as answer:
+        async with self._bucket(bucket) as client, client.get(key) as answer:
             _check(answer.status, key)
             async for block in answer.content.iter_chunked(_BLOCK):
                 yield block
@@ -61,7 +73,7 @@ class ObjectStore:
         """A copy of a file; raises as `names` does."""
         async with self._bucket(bucket) as client:
             if source.stat().st_size > _PART:
-                await client.put_file_multipart(key, source, part_size=_PART)
+                await client.put_file_multipart(key, source, part_size=_PART, workers_count=_PARTS_HELD)
                 return
             answer = await client.put_file(key, source)
             async with answer:
@@ -72,7 +84,7 @@ class ObjectStore:
         url = f"{self._url}/{bucket}"
         try:
             async with self._outbound.session(url, timeout=_TIMEOUT, read_bufsize=_BLOCK) as session:
-                yield S3Client(session, url, credentials=self._credentials)
+                yield _Client(session, url, credentials=self._credentials)
         except AwsError as error:
             _check(error.status, bucket)
             raise OutboundError(f"the object store answered {error.status}") from None

@@ -1,4 +1,4 @@
-"""HTTP to an address that is not the gateway's operator's own: the only place that speaks to a stranger (R47)."""
+"""HTTP to receivers of webhooks and to object stores: the only way to a server that is no engine (R47)."""
 
 import asyncio
 import socket
@@ -51,7 +51,7 @@ class Names:
 
 
 class Outbound:
-    """Posts to strangers: each name is resolved once, each of its addresses is checked, and one of just those is used."""
+    """Sessions with one server: its name is resolved once, each of its addresses is checked, one of just those is used."""
 
     def __init__(self, check: Check, tls: ssl.SSLContext, resolve: Resolve) -> None:
         self._check = check
@@ -59,7 +59,7 @@ class Outbound:
         self._resolve = resolve
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
-        """One attempt, of at most `OUTBOUND_S`.
+        """A webhook: one attempt, of at most `OUTBOUND_S`.
 
         Raises:
             OutboundError: no connection, or no answer in time.

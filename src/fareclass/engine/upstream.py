@@ -10,6 +10,8 @@ from fareclass.engine.tools import choose_tool
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 GENERATING: Final = frozenset({"/chat/completions", "/completions"})
+CONTINUES: Final = "continue_final_message"
+"""A field of a chat that the wire sets, never a caller (R50): the answer goes on with the last message, the assistant's."""
 
 
 class Flavour(StrEnum):
@@ -23,6 +25,8 @@ class Flavour(StrEnum):
 
 _SALTED: Final = frozenset({Flavour.VLLM, Flavour.SGLANG})
 """Engines that keep prompts with different salts apart."""
+_TOLD_TO_CONTINUE: Final = frozenset({Flavour.VLLM, Flavour.SGLANG})
+"""Engines that go on with a last message of the assistant only when told so."""
 
 
 def upstream_body(
@@ -41,6 +45,7 @@ def upstream_body(
         body["cache_salt"] = prompt.salt
     if prompt.path not in GENERATING:
         return body
+    begun = bool(body.pop(CONTINUES, False))
     body["stream"] = prompt.stream
     body.pop("stream_options", None)
     if prompt.stream:
@@ -59,11 +64,15 @@ def upstream_body(
     if priority_sign:
         body["priority"] = priority_sign * prompt.rank
     if prompt.beginning:
-        _continue(body, prompt, flavour)
+        _continue(body, prompt, merges=begun or flavour == Flavour.LLAMA)
+    if flavour in _TOLD_TO_CONTINUE and prompt.path != "/completions" and (begun or prompt.beginning):
+        body[CONTINUES] = True
+        body["add_generation_prompt"] = False
     return body
 
 
-def _continue(body: dict[str, Any], prompt: Prompt, flavour: str) -> None:
+def _continue(body: dict[str, Any], prompt: Prompt, *, merges: bool) -> None:
+    """Put the answer's beginning behind the prompt; `merges`: into a last message of the assistant."""
     for name in _LIMITS:
         limit = _plain(body.get(name))
         if isinstance(limit, int):
@@ -74,15 +83,12 @@ def _continue(body: dict[str, Any], prompt: Prompt, flavour: str) -> None:
         body["prompt"] = (given[0] if isinstance(given, list) else given) + prompt.beginning
         return
     messages = list(_plain(body["messages"]))
-    if flavour == Flavour.LLAMA and _prefilled(messages[-1]):
-        # llama.cpp itself continues a last message of the assistant, and refuses two of them.
+    if merges and _prefilled(messages[-1]):
+        # What the caller began goes on as one message; llama.cpp does so unasked, and refuses two of them.
         messages[-1] = {**messages[-1], "content": messages[-1]["content"] + prompt.beginning}
     else:
         messages.append({"role": "assistant", "content": prompt.beginning})
     body["messages"] = messages
-    if flavour in {Flavour.VLLM, Flavour.SGLANG}:
-        body["continue_final_message"] = True
-        body["add_generation_prompt"] = False
 
 
 def _prefilled(message: Any) -> bool:

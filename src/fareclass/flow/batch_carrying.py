@@ -146,10 +146,15 @@ class Places:
                 async for block in blocks:
                     yield block
             return
-        # Whoever is cancelled meanwhile leaves it to the thread that has it, and that closes the file.
         pieces = SharedFolder(Path(spot.root.folder)).blocks(spot.below)
-        while block := await self._in_thread(next, pieces, b""):
-            yield block
+        reading = self._threads.submit(next, pieces, b"")
+        try:
+            while block := await asyncio.wrap_future(reading):
+                yield block
+                reading = self._threads.submit(next, pieces, b"")
+        finally:
+            # Who is cancelled meanwhile closes the file only after the thread that reads it.
+            reading.add_done_callback(lambda _: pieces.close())
 
     async def _write(self, spot: Spot, parts: Sequence[str], source: Path) -> None:
         if spot.root.folder is None:

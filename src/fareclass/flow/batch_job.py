@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -85,6 +85,20 @@ class BatchJob:
         """Hang up on what runs, and end."""
         self._cancelled.set()
 
+    async def unless_over(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do this for it; False, and not to its end, where it is cancelled or its window closes meanwhile."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._cancelled.wait())
+        try:
+            left_s = self._deadline_s - self._loop.time()
+            await asyncio.wait([task, stop], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+            return task.done()
+        finally:
+            stop.cancel()
+            task.cancel()
+            await asyncio.gather(stop, task, return_exceptions=True)
+
     async def check(self) -> bool:
         """Open what is on disk, and look at all lines once; False where the input is no batch."""
         await to_its_end(self.progress.open)
@@ -122,14 +136,14 @@ class BatchJob:
         """The window has closed, or it was cancelled: each line that is left is told of in the errors, where that is usual."""
         if kind not in self._lines.tells:
             return
-        for looked, (number, raw) in enumerate(read_lines(self._place.input)):
-            if not self.progress.is_done(number):
-                line = read_line(self._lines, raw, number, self.row.terms)
-                self._pending.append(Finished(number, kind, self._lines.left(line, self.row.id, kind)))
-            if len(self._pending) >= _LOOK:
-                await self._commit()
-            elif looked % _LOOK == 0:
-                await asyncio.sleep(0)
+        async with aclosing(read_lines(self._place.input)) as blocks:
+            async for block in blocks:
+                for number, raw in block:
+                    if not self.progress.is_done(number):
+                        line = read_line(self._lines, raw, number, self.row.terms)
+                        self._pending.append(Finished(number, kind, self._lines.left(line, self.row.id, kind)))
+                    if len(self._pending) >= _LOOK:
+                        await self._commit()
         await self._commit()
 
     # -- looking at the input
@@ -138,28 +152,32 @@ class BatchJob:
         """Count the lines; what can't be sent goes to the errors."""
         self.errors.clear()
         seen = SeenNames(self._place.folder / "names")
-        total, names, bad = 0, [], []
+        total = 0
         try:
-            for number, raw in read_lines(self._place.input):
-                total += 1
-                try:
-                    line = read_line(self._lines, raw, number, self.row.terms)
-                    if self._lines.unique_names:
-                        names.append((line.name, number))
-                except BadLine as error:
-                    bad.append(error)
-                if total > BATCH_LINES:
-                    self._tell_error("too_many_lines", f"The file has more than {BATCH_LINES} lines.")
-                    break
-                if total % _LOOK == 0:
-                    await self._note_bad(bad, seen, names)
-                    names, bad = [], []
-            await self._note_bad(bad, seen, names)
+            async with aclosing(read_lines(self._place.input)) as blocks:
+                async for block in blocks:
+                    total += len(block)
+                    if total > BATCH_LINES:
+                        self._tell_error("too_many_lines", f"The file has more than {BATCH_LINES} lines.")
+                        break
+                    for some in range(0, len(block), _LOOK):
+                        await self._look_at(block[some : some + _LOOK], seen)
         finally:
             seen.close()
         if not total:
             self._tell_error("empty_file", "The file has no lines.")
         await to_its_end(self.progress.commit, (), total)
+
+    async def _look_at(self, lines: Sequence[tuple[int, bytes]], seen: SeenNames) -> None:
+        names, bad = list[tuple[str, int]](), list[BadLine]()
+        for number, raw in lines:
+            try:
+                line = read_line(self._lines, raw, number, self.row.terms)
+                if self._lines.unique_names:
+                    names.append((line.name, number))
+            except BadLine as error:
+                bad.append(error)
+        await self._note_bad(bad, seen, names)
 
     async def _note_bad(self, bad: Sequence[BadLine], seen: SeenNames, names: Sequence[tuple[str, int]]) -> None:
         text = "The same custom_id is there in an earlier line."
@@ -183,23 +201,22 @@ class BatchJob:
 
     async def _feed(self) -> None:
         """Read on as lines end."""
-        looked = 0
-        for number, raw in read_lines(self._place.input):
-            looked += 1
-            if looked % _LOOK == 0:
-                await asyncio.sleep(0)
-            if self.progress.is_done(number):
-                continue
-            line = read_line(self._lines, raw, number, self.row.terms)
-            while not self._room(line):
-                self._freed.clear()
-                await self._freed.wait()
-            if self._cancelled.is_set():
-                return
-            self._send(line)
+        async with aclosing(read_lines(self._place.input)) as blocks:
+            async for block in blocks:
+                for number, raw in block:
+                    if not self.progress.is_done(number):
+                        await self._offer(read_line(self._lines, raw, number, self.row.terms))
+                    if self._cancelled.is_set():
+                        return
         while self._tasks:
             self._freed.clear()
             await self._freed.wait()
+
+    async def _offer(self, line: Line) -> None:
+        while not self._room(line):
+            self._freed.clear()
+            await self._freed.wait()
+        self._send(line)
 
     def _room(self, line: Line) -> bool:
         if not self._tasks:
@@ -273,13 +290,18 @@ class BatchJob:
             by_rank = len(self._tasks) - len(waiting) - len(self._raised.difference(waiting))
             self._running += (max(0, by_rank) - self._running) / 4
             left = (self.progress.total or 0) - self.progress.finished - len(self._pending)
-            line_s = self._line_s or max(pool.service_s for pool in self._dispatchers.values())
+            ran_s = self._line_s or max((pool.service_s for pool in self._dispatchers.values()), default=0.0)
+            line_s = ran_s + max((pool.default_wait_s for pool in self._pools()), default=0.0)
             self._raise = lines_to_raise(left, self._running, line_s, self._deadline_s - self._loop.time())
             chosen = [one for one in waiting if one not in self._raised][: max(0, self._raise - len(self._raised))]
             self._raised.update(chosen)
             for pool in self._dispatchers.values():
                 pool.hasten(chosen)
             self._freed.set()
+
+    def _pools(self) -> list[Dispatcher]:
+        """Of the models that lines in flight are for."""
+        return [pool for model, pool in self._dispatchers.items() if self._in_flight[model]]
 
     # -- keeping
 

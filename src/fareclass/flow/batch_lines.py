@@ -1,8 +1,8 @@
 """The lines of a batch's input, and what an API has to say of its batches for itself."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
@@ -10,9 +10,11 @@ from fareclass.core.limits import BATCH_LINE_BYTES
 from fareclass.core.request import Job
 from fareclass.core.snapshot import Key
 from fareclass.flow.files import Upload
+from fareclass.flow.threads import to_its_end
 from fareclass.store.objects import BatchRow
 
 _BUFFER = 2**20
+_BLOCK_LINES = 4_096
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -108,17 +110,33 @@ class Carrier(Protocol):
         """One of these files as its caller is to have it where it can't be delivered."""
 
 
-def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and text of each line that is not blank. Of a longer one than allowed, only a little more than that."""
+async def read_lines(file: Path) -> AsyncGenerator[Sequence[tuple[int, bytes]], None]:
+    """Number and text of each line that is not blank, some at a time, so that others get their turn however they are.
+
+    Of a longer one than allowed, only a little more than that.
+    """
+    number = 0
     with file.open("rb", buffering=_BUFFER) as lines:
-        number = 0
-        while raw := lines.readline(BATCH_LINE_BYTES + 2):
-            more = raw
-            while not more.endswith(b"\n") and (more := lines.readline(_BUFFER)):
-                pass
-            if not raw.isspace():
-                yield number, raw.rstrip(b"\r\n")
-            number += 1
+        while True:
+            found, read = await to_its_end(_read_some, lines, number)
+            if not read:
+                return
+            number += read
+            yield found
+
+
+def _read_some(lines: BinaryIO, number: int) -> tuple[Sequence[tuple[int, bytes]], int]:
+    """Those of the next lines that are not blank, and how many were read: none at the end."""
+    found, size, read = [], 0, 0
+    while size < _BUFFER and read < _BLOCK_LINES and (raw := lines.readline(BATCH_LINE_BYTES + 2)):
+        more = raw
+        while not more.endswith(b"\n") and (more := lines.readline(_BUFFER)):
+            pass
+        if not raw.isspace():
+            found.append((number + read, raw.rstrip(b"\r\n")))
+        size += len(raw)
+        read += 1
+    return found, read
 
 
 def read_line(lines: LineFormat, raw: bytes, number: int, terms: Mapping[str, Any]) -> Line:

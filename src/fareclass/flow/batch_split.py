@@ -6,6 +6,7 @@ To look through some hundred MiB of JSON would hold up everybody else in the gat
 import asyncio
 import mmap
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -16,6 +17,8 @@ from msgspec import Meta, Raw
 from fareclass.core.limits import BATCH_LINE_BYTES, MESSAGE_BATCH_LINES
 
 _SPLIT_S: Final = 300.0
+_MEMORY_BYTES: Final = 2**29
+"""Of the process, the body aside: many times what the most requests take, and less than a few million tiny ones."""
 _encode = msgspec.json.Encoder().encode
 _NAME: Final = r"^[a-zA-Z0-9_-]{1,64}$"
 
@@ -75,6 +78,8 @@ def split_here(body: Path, lines: Path) -> int:
         raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # requests point into it, so it goes with the last
         try:
             return _split(raw, out)
+        except MemoryError:
+            raise SplitError(f"The request body holds far more than {MESSAGE_BATCH_LINES} requests.") from None
         except msgspec.ValidationError as error:
             raise SplitError(str(error), of_field=True) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -103,6 +108,7 @@ def _one_line(text: bytes) -> bytes:
 
 def main() -> None:
     """Say on standard output what came of it."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
     try:
         said = _Said(total=split_here(Path(sys.argv[1]), Path(sys.argv[2])))
     except SplitError as error:

@@ -31,6 +31,8 @@ _KEPT = ".kept"
 """What stays here of a file that could not be delivered."""
 CHECKING, RUNNING, FINALIZING = "checking", "running", "finalizing"
 _AGAIN_S, _LONGEST_AGAIN_S = 5.0, 60.0
+_LAST_TRY_S = 60.0
+"""A delivery that begins as its time ends has so long."""
 _log = logging.getLogger(__name__)
 
 
@@ -238,23 +240,26 @@ class Batches:
         row = job.row
         if await self._files.find(row.project, row.input) is not None:
             return True
-        if row.cancelling_us is not None or row.deadline_us <= now_us():
-            await self._finish(job, CANCELLED_BATCH if row.cancelling_us is not None else EXPIRED_BATCH)
-            return False
+        outcome = EXPIRED_BATCH
+        try:
+            if row.cancelling_us is None and await job.unless_over(self._bring(row)):
+                return True
+        except (CarryError, Refusal) as error:
+            if isinstance(error, Refusal) and error.retry_after_ms is not None:
+                raise  # a full disk, or many uploads, pass
+            job.errors.append({"code": "input_unavailable", "message": str(error), "line": None, "param": None})
+            outcome = FAILED_BATCH
+        await self._finish(job, outcome if row.cancelling_us is None else CANCELLED_BATCH)
+        return False
+
+    async def _bring(self, row: BatchRow) -> None:
         upload = await self._files.begin(row.project)
         try:
             await self._carriers[row.api].fetch(row, upload)
             await asyncio.to_thread(self._update, row)
             await upload.finish(f"{row.id}_input.jsonl", "batch", None, id=row.input)
-        except (CarryError, Refusal) as error:
-            if isinstance(error, Refusal) and error.outcome is Outcome.SHED:
-                raise  # the disk is full, which passes
-            job.errors.append({"code": "input_unavailable", "message": str(error), "line": None, "param": None})
-            await self._finish(job, FAILED_BATCH)
-            return False
         finally:
             upload.drop()
-        return True
 
     async def _deliver(self, row: BatchRow) -> None:
         """Take what it came to where it is to be. What can't get there is kept here, as the project's files."""
@@ -263,11 +268,13 @@ class Batches:
         sizes = zip(_FILES, row.result["sizes"], strict=True)
         files = {name: folder / name for name, size in sizes if size and (folder / name).exists()}
         try:
-            await self._carriers[row.api].deliver(row, folder, files)
+            left_s = BATCH_DELIVERY_S - (now_us() - row.finalizing_us) / 1e6
+            async with asyncio.timeout(max(_LAST_TRY_S, left_s)):
+                await self._carriers[row.api].deliver(row, folder, files)
             row.result["delivered"] = True
             row.result.pop("undelivered", None)
         except Exception as error:
-            late = now_us() - row.finalizing_us > BATCH_DELIVERY_S * 1_000_000
+            late = now_us() - row.finalizing_us >= BATCH_DELIVERY_S * 1_000_000
             if not (isinstance(error, CarryError) or late):
                 raise
             _log.error("the results of a batch can't be delivered", extra={"batch": row.id, "cause": str(error)})
@@ -326,14 +333,15 @@ class Batches:
             )
         ended = msgspec.structs.replace(row, state=ENDED, ended_us=created_us)
         own_input = file_of(row.id, "i")
-        with self._store.write() as connection:
-            objects.delete_file(connection, row.project, own_input)
-            for each in made:
-                objects.add_file(connection, each)
-            objects.update_batch(connection, ended)
-            announce(connection, row.project, f"batch.{row.result['outcome']}", row.id)
-        row.state, row.ended_us = ENDED, created_us
-        self._files.path(own_input).unlink(missing_ok=True)
+        with self._files.moving(own_input):
+            with self._store.write() as connection:
+                objects.delete_file(connection, row.project, own_input)
+                for each in made:
+                    objects.add_file(connection, each)
+                objects.update_batch(connection, ended)
+                announce(connection, row.project, f"batch.{row.result['outcome']}", row.id)
+            row.state, row.ended_us = ENDED, created_us
+            self._files.path(own_input).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     # -- the store, in threads
@@ -364,13 +372,14 @@ class Batches:
         return None
 
     def _delete(self, row: BatchRow) -> None:
-        with self._store.write() as connection:
-            objects.delete_batch(connection, row.project, row.id)
-            files = [
-                file for mark in "ioe" if objects.delete_file(connection, row.project, file := file_of(row.id, mark))
-            ]
-        for file in files:
-            self._files.path(file).unlink(missing_ok=True)
+        files = [file_of(row.id, mark) for mark in "ioe"]
+        with self._files.moving(*files):
+            with self._store.write() as connection:
+                objects.delete_batch(connection, row.project, row.id)
+                for file in files:
+                    objects.delete_file(connection, row.project, file)
+            for file in files:
+                self._files.path(file).unlink(missing_ok=True)
 
     def _find(self, project: str, api: str, id: str) -> BatchRow | None:
         with self._store.read() as connection:

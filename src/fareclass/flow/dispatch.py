@@ -158,6 +158,11 @@ class Dispatcher:
         """How long a request runs here, 0 before any has."""
         return self.brain.lines.service.mean_s or 0.0
 
+    @property
+    def default_wait_s(self) -> float:
+        """How long a request of tier default would wait in line now."""
+        return self.brain.wait_s(Tier.DEFAULT, self._loop.time())
+
     def waiting(self, prefix: str) -> list[str]:
         """Ids of the requests in line that begin so."""
         return [ticket.id for ticket in self._seats if ticket.line is not None and ticket.id.startswith(prefix)]

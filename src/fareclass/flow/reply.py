@@ -56,12 +56,19 @@ class Served(msgspec.Struct, kw_only=True):
     prompt_tokens: int = 0
 
 
+Translated = tuple[list[tuple[bytes, bytes]], bytes]
+"""An answer that is not streamed, in the caller's API: the headers that only it has, and its body."""
+
+
 class Reply(Protocol):
     """The caller's side of one request. Called in this order: `start`, `relay`*, then exactly one of
-    `end` and `refuse`; or `whole` alone; or `refuse` alone.
+    `end` and `refuse`; or `translated`, then `whole` or `refuse`; or `refuse` alone.
 
-    Every method raises `ConnectionError` once the caller has gone.
+    Every method raises `ConnectionError` once the caller has gone. `billed` is set when the answer is whole and its entry
+    on the way to the ledger.
     """
+
+    billed: bool
 
     @property
     def gone(self) -> bool:
@@ -89,8 +96,15 @@ class Reply(Protocol):
     async def end(self, usage: Usage) -> None:
         """The last bytes of a stream: usage if the caller asked for it, then the end mark."""
 
-    async def whole(self, served: Served, body: bytes, usage: Usage) -> None:
-        """An answer that is not streamed, in OpenAI's words, and what it used."""
+    def translated(self, served: Served, body: bytes, usage: Usage) -> Translated:
+        """An answer that is not streamed, out of OpenAI's words, and what it used.
+
+        Raises:
+            Refusal: `upstream_failed`: what the engine said is no answer.
+        """
+
+    async def whole(self, served: Served, answer: Translated) -> None:
+        """Such an answer, which is to be sent."""
 
     async def refuse(self, refusal: Refusal, served: Served | None = None) -> None:
         """The refusal in the dialect's own form: as a response, or as an event once started."""

@@ -19,6 +19,7 @@ from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, Snapshot
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
+from fareclass.engine.upstream import CONTINUES
 from fareclass.flow.answer import Production
 from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
@@ -85,7 +86,7 @@ class Walk:
             await self._complete(request, reply, visit, production)
             return
         except Refusal as refusal:
-            ending = refusal
+            ending = refusal.alone()
         except ConnectionError:
             ending = _hang_up()
         except asyncio.CancelledError:
@@ -223,18 +224,20 @@ class Walk:
     async def _complete(self, request: Request, reply: Reply, visit: Visit, production: Production) -> None:
         """The answer is whole: everything is given back and on disk before its last byte leaves (R35)."""
         usage, estimated = await production.usage()
-        body = b"" if request.stream else production.whole(usage)
+        # An answer that can't be told is none: it must fail before it is billed.
+        answer = None if request.stream else reply.translated(production.served, production.whole(usage), usage)
         self._release(visit, usage, served=True)
         entry = self._finished(visit, Outcome.COMPLETED, usage, estimated=estimated)
         if not estimated:
             self._estimator.learn(visit.project, request, usage, cut=production.cut_by_budget(usage))
         visit.settled = True
         try:
+            reply.billed = True
             await self._ledger.append(entry)
-            if request.stream:
+            if answer is None:
                 await reply.end(usage)
             else:
-                await reply.whole(production.served, body, usage)
+                await reply.whole(production.served, answer)
         except LedgerUnavailable:
             await self._unrecorded(reply, visit, entry)
         except ConnectionError:
@@ -277,7 +280,8 @@ class Walk:
             floor_input=model.burndown.floor_input(likely),
             floor_output=likely.output,
             continuable=continuable,
-            streamed=request.stream or continuable,
+            # In a whole answer llama.cpp repeats what its caller began, in a stream it does not.
+            streamed=request.stream or continuable or CONTINUES in request.body,
             size_bytes=request.size_bytes,
             holders=NOWHERE if cached is None else cached.holders,
             deadline=request.deadline_s if job is None else job.deadline_s,
@@ -301,8 +305,9 @@ class Walk:
         if served is not None and not served.replica:
             waited_s = asyncio.get_running_loop().time() - visit.request.arrived_s
             served.queue_ms = round(waited_s * 1000)
-        ours = refusal.outcome in (Outcome.INTERNAL, Outcome.UPSTREAM_FAILED)
-        unseen = reply is not None and not reply.started and ours
+        ours = refusal.outcome in (Outcome.INTERNAL, Outcome.UPSTREAM_FAILED, Outcome.EXPIRED)
+        # Of a line whose batch has ended meanwhile nobody gets anything (R38).
+        unseen = visit.request.job is not None if reply is None else not reply.started and ours
         if production is None or production.first_token_s is None or unseen:
             self._release(visit, Usage(), served=False)
             estimate = visit.estimate(self._estimator)

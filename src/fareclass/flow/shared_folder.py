@@ -8,8 +8,8 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,13 +31,21 @@ class SharedFolder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def open(self, parts: Sequence[str]) -> int:
-        """A descriptor of a plain file, to read.
+    def blocks(self, parts: Sequence[str]) -> Generator[bytes, None, None]:
+        """What a plain file holds; it is open until the end, or until this is closed.
 
         Raises:
             NotThere: there is none.
             OSError: it can't be read at the moment.
         """
+        file = self._open(parts)
+        try:
+            while block := os.read(file, _BLOCK):
+                yield block
+        finally:
+            os.close(file)
+
+    def _open(self, parts: Sequence[str]) -> int:
         *folders, name = parts
         with self._folder(folders) as folder:
             try:
@@ -57,7 +65,12 @@ class SharedFolder:
             return False
 
     def names(self, parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The plain files in this folder and those below it, each by the parts of its path from there."""
+        """The plain files in this folder and those below it, each by the parts of its path from there.
+
+        Raises:
+            NotThere: it is none, or one below it can't be read: what is in there would be missed.
+            OSError: one can't be read at the moment.
+        """
         with self._folder(parts) as folder:
             yield from _walk(folder, ())
 
@@ -65,14 +78,14 @@ class SharedFolder:
         """A copy of a file, there whole or not at all; folders on the way are made.
 
         Raises:
-            NotThere: something else is in the way.
+            NotThere: something else is in the way, or nobody may write there.
             OSError: it can't be written at the moment.
         """
         *folders, name = parts
         part = f".{secrets.token_hex(8)}.part"
         with self._folder(folders, make=True) as folder, source.open("rb", buffering=0) as given:
-            file = os.open(part, _WRITE, 0o644, dir_fd=folder)
             try:
+                file = os.open(part, _WRITE, 0o644, dir_fd=folder)
                 with os.fdopen(file, "wb", buffering=0) as out:
                     while block := given.read(_BLOCK):
                         view = memoryview(block)
@@ -80,8 +93,8 @@ class SharedFolder:
                             view = view[out.write(view) :]
                     os.fsync(out.fileno())
                 os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
-            except IsADirectoryError:
-                raise NotThere(f"{'/'.join(parts)} is a folder") from None
+            except OSError as error:
+                raise _told(error, parts) from None
             finally:
                 _unlink(part, folder)
 
@@ -113,9 +126,13 @@ def _walk(folder: int, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if entry.is_file(follow_symlinks=False):
             yield (*before, entry.name)
         elif entry.is_dir(follow_symlinks=False):
-            inner = os.open(entry.name, _FOLDER, dir_fd=folder)
+            path = (*before, entry.name)
             try:
-                yield from _walk(inner, (*before, entry.name))
+                inner = os.open(entry.name, _FOLDER, dir_fd=folder)
+            except OSError as error:
+                raise _told(error, path) from None
+            try:
+                yield from _walk(inner, path)
             finally:
                 os.close(inner)
 
@@ -128,17 +145,15 @@ def _make(name: str, folder: int) -> None:
 
 
 def _unlink(name: str, folder: int) -> None:
-    try:
+    with suppress(OSError):  # it was moved, or never made; or trouble that is told already
         os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        pass
 
 
 def _told(error: OSError, parts: Sequence[str]) -> NotThere | OSError:
-    """What will be no better in a while: nothing there, a link, no permission."""
+    """What will be no better in a while: nothing there, a link, no permission, no such name."""
     path = "/".join(parts)
     final = (FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, IsADirectoryError)
-    if isinstance(error, final):
+    if isinstance(error, final) or error.errno in (errno.EROFS, errno.ENAMETOOLONG):
         return NotThere(f"{path}: {(error.strerror or 'not there').lower()}")
     if error.errno == errno.ELOOP:
         return NotThere(f"{path} is a link, which is not followed")

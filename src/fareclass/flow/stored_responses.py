@@ -26,12 +26,15 @@ from fareclass.store.responses import (
     find_responses,
     list_unfinished,
     put_responses,
+    responses_bytes,
     sweep_responses,
 )
 
 _log = logging.getLogger(__name__)
 _DAY_US = 86_400_000_000
 _GROUP = 100
+_RETRY_S = 2.0
+"""For so long the database is left alone after it has failed."""
 _ID = re.compile(r"resp_[0-9a-f]{1,64}")
 """No other name is asked the database for: it may not even be text there."""
 
@@ -46,7 +49,7 @@ class StoredResponses:
         self._due = asyncio.Event()
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
 
     def open(self) -> None:
         """Begin to write."""
@@ -54,7 +57,7 @@ class StoredResponses:
 
     async def close(self) -> None:
         """Write what is left."""
-        self._closed = True
+        self._closing.set()
         self._due.set()
         if self._writer is not None:
             await self._writer
@@ -80,10 +83,7 @@ class StoredResponses:
 
     async def find(self, project: str, ids: Collection[str]) -> dict[str, ResponseRow]:
         """Those of these that the project has."""
-        ids = [one for one in ids if _ID.fullmatch(one)]
-        pending = [row for one in ids if (row := self._pending.get(one)) is not None]
-        found = {row.id: row for row in pending if row.project == project}
-        missing = [one for one in ids if one not in found]
+        found, missing = self._look(project, ids)
 
         def read() -> list[ResponseRow]:
             with self._store.read() as connection:
@@ -92,6 +92,23 @@ class StoredResponses:
         if missing:
             found |= {row.id: row for row in await asyncio.to_thread(read)}
         return found
+
+    async def size_bytes(self, project: str, ids: Collection[str]) -> int:
+        """What `find` would read into memory."""
+        found, missing = self._look(project, ids)
+
+        def read() -> int:
+            with self._store.read() as connection:
+                return responses_bytes(connection, project, missing)
+
+        return sum(row.size_bytes for row in found.values()) + await asyncio.to_thread(read)
+
+    def _look(self, project: str, ids: Collection[str]) -> tuple[dict[str, ResponseRow], list[str]]:
+        """What of the project's waits to be written, and what may be in the database."""
+        ids = [one for one in ids if _ID.fullmatch(one)]
+        pending = [row for one in ids if (row := self._pending.get(one)) is not None]
+        found = {row.id: row for row in pending if row.project == project}
+        return found, [one for one in ids if one not in found]
 
     async def delete(self, project: str, id: str) -> bool:
         """Whether it was there."""
@@ -121,27 +138,31 @@ class StoredResponses:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         swept_s = -RESPONSES_SWEEP_S
-        while not self._closed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RESPONSES_SWEEP_S):
-                    await self._due.wait()
-            self._due.clear()
-            while self._pending:
-                await self._write()
-            if loop.time() - swept_s >= RESPONSES_SWEEP_S:
+        while self._pending or not self._closing.is_set():
+            if not self._pending:
+                await _within(RESPONSES_SWEEP_S, self._due)
+                self._due.clear()
+            if self._pending and not await self._write():
+                if self._closing.is_set():
+                    _log.error("responses are lost, for want of the database", extra={"count": len(self._pending)})
+                    return
+                await _within(_RETRY_S, self._closing)
+            elif loop.time() - swept_s >= RESPONSES_SWEEP_S:
                 swept_s = loop.time()
                 await self._sweep()
 
-    async def _write(self) -> None:
+    async def _write(self) -> bool:
+        """Write some of those that wait; False if they have to wait on, for want of the database."""
         async with self._writing:
             rows = list(self._pending.values())[:_GROUP]
             try:
                 await asyncio.to_thread(self._commit, rows)
             except SQLAlchemyError as error:
                 _log.error("responses could not be stored", extra={"count": len(rows), "cause": str(error)})
-            finally:
-                for row in rows:
-                    self._drop(row)
+                return False
+            for row in rows:
+                self._drop(row)
+        return True
 
     def _drop(self, row: ResponseRow | None) -> None:
         """It waits no longer, unless another of its id does."""
@@ -170,6 +191,13 @@ class StoredResponses:
     async def _in_thread(self, write: Callable[[], None]) -> None:
         async with self._writing:
             await asyncio.to_thread(write)
+
+
+async def _within(limit_s: float, event: asyncio.Event) -> None:
+    """Wait until it happens, but no longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
 
 
 def is_over(row: ResponseRow) -> bool:

@@ -14,7 +14,7 @@ from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
 from fareclass.flow.lookups import find_project
 from fareclass.flow.operator_rules import ControlError
-from fareclass.policy.webhook_address import AddressError, Check, is_literal, parse_target
+from fareclass.policy.outbound_address import AddressError, Check, is_literal, parse_target
 from fareclass.policy.webhooks import EVENTS, TEST
 from fareclass.store.ids import EVENT, new_id
 from fareclass.store.master_key import MasterKey

@@ -247,6 +247,7 @@ class Brain(Sweep):
             ticket.floor.settle(ticket, usage, int(now * 1e6))
         if ticket.state is State.GONE:
             return out
+        ticket.end_pause(now)
         if ticket.line is not None:
             ticket.line.remove(ticket)
         elif ticket.replica is not None:
@@ -298,6 +299,7 @@ class Brain(Sweep):
                 refusal = self._waits.ring(ticket, now)
                 if refusal is not None:
                     ticket.line.remove(ticket)
+                    ticket.end_pause(now)
                     ticket.state = State.OUT
                     out.append(refusal)
             elif ticket.state is State.RUNNING and not ticket.streamed:

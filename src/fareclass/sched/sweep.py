@@ -64,8 +64,8 @@ class Sweep:
                 other.yields += 1
                 self._restart(replica, other, now, out)
         ticket.resumed = ticket.state is State.PAUSED
+        ticket.end_pause(now)
         if ticket.resumed:
-            ticket.paused_s += now - ticket.paused_at
             ticket.protected_until = float("inf")
         elif now > ticket.arrival:
             self.lines.started(ticket, now)

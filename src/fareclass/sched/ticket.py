@@ -126,6 +126,11 @@ class Ticket:
         self.line: Line | None = None
         self.timer: int | None = None
 
+    def end_pause(self, now: float) -> None:
+        """Count the pause that it is in, if it is."""
+        if self.state is State.PAUSED:
+            self.paused_s += now - self.paused_at
+
     def __repr__(self) -> str:
         return f"<Ticket {self.id} {self.tier.word} {self.state.name.lower()} made={self.made_tokens}>"
 

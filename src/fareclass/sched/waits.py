@@ -58,11 +58,12 @@ class Waits:
     def _over(self, ticket: Ticket, now: float) -> Refuse:
         policy = self._policies[ticket.tier]
         if ticket.state is State.PAUSED:
-            message = f"The answer was paused for {MAX_PAUSED_S:.0f} s in all; what was sent so far is billed."
-            return Refuse(ticket, Outcome.EXPIRED, message, code=flex_code(ticket))
-        message = f"The request waited longer than the {ticket.tier.word} tier allows."
-        if ticket.deadline is not None and ticket.deadline <= now:
+            billed = "; what was sent so far is billed" if ticket.sent else ""
+            message = f"The answer was paused for {MAX_PAUSED_S:.0f} s in all{billed}."
+        elif ticket.deadline is not None and ticket.deadline <= now:
             message = "The request waited in line until it was due."
+        else:
+            message = f"The request waited longer than the {ticket.tier.word} tier allows."
         wait_s = min(policy.max_wait_s, max(1.0, self._lines.wait_s(ticket.rank, now)))
         return Refuse(ticket, Outcome.EXPIRED, message, wait_s, flex_code(ticket))
 

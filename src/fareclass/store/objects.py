@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from fareclass.store.tables import batches, files
+from fareclass.store.tables import batches, files, projects
 
 ENDED = "ended"
 """The state of a batch that is over; what of it came to what is in its `result`."""
@@ -47,6 +47,20 @@ class BatchRow(msgspec.Struct, kw_only=True):
     failed: int = 0
     result: dict[str, Any] | None = None
     token: str | None = None
+
+
+def take_turn(connection: Connection, project: str) -> None:
+    """Until this transaction ends, no other that asks for its turn adds files of the project.
+
+    On SQLite, a transaction that writes is alone anyway.
+    """
+    query = sa.select(projects.c.id).where(projects.c.id == project)
+    connection.execute(query.with_for_update(key_share=True))  # rows that only refer to the project are still added
+
+
+def is_file(connection: Connection, id: str) -> bool:
+    """Whether any project has a file with this id."""
+    return connection.execute(sa.select(files.c.id).where(files.c.id == id)).first() is not None
 
 
 def add_file(connection: Connection, row: FileRow) -> None:

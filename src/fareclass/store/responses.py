@@ -48,6 +48,12 @@ def find_responses(connection: Connection, project: str, ids: Collection[str]) -
     return [_row(found) for found in connection.execute(sa.select(responses).where(mine))]
 
 
+def responses_bytes(connection: Connection, project: str, ids: Collection[str]) -> int:
+    """What those of them that the project has take."""
+    mine = (responses.c.project == project) & responses.c.id.in_(ids)
+    return int(connection.execute(sa.select(sa.func.sum(responses.c.size_bytes)).where(mine)).scalar() or 0)
+
+
 def delete_response(connection: Connection, project: str, id: str) -> bool:
     """Whether it was there."""
     mine = (responses.c.project == project) & (responses.c.id == id)

@@ -7,15 +7,17 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from fareclass.core import field_names
-from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.outcomes import Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key
+from fareclass.engine.upstream import CONTINUES
 from fareclass.wire import anthropic_fields as fields
 from fareclass.wire import openai, prefixes
 from fareclass.wire.anthropic_input import Turns, chat_choice, chat_tools, read
 from fareclass.wire.anthropic_reply import AnthropicDialect
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.json_checks import decode_object
+from fareclass.wire.refusals import refuse
 
 NAME: Final = "messages"
 PATH: Final = "/v1/messages"
@@ -23,9 +25,8 @@ _OWN: Final = frozenset(fields.Messages.__struct_fields__)
 _SAME: Final = ("max_tokens", "stream", "temperature", "top_p", "top_k")
 """Fields that engines know by the same name."""
 _REFUSED: Final = ("container", "context_management", "inference_geo", "mcp_servers")
-_TEMPLATE: Final = "chat_template_kwargs"
-_CHAT: Final = openai.CHAT._replace(name=NAME, own_fields=openai.CHAT.own_fields | {"top_k"})
-_THINKING_CHAT: Final = _CHAT._replace(own_fields=_CHAT.own_fields | {_TEMPLATE})
+TEMPLATE: Final = "chat_template_kwargs"
+"""A field of engines in which a chat template is told whether to think."""
 _LITTLE_THINKING, _MUCH_THINKING = 4_096, 16_384
 """Budgets in tokens up to which thinking is of low effort, and from which on it is of high."""
 _EFFORTS: Mapping[str, str] = MappingProxyType({"low": "low", "medium": "medium"})
@@ -33,6 +34,47 @@ _EFFORTS: Mapping[str, str] = MappingProxyType({"low": "low", "medium": "medium"
 _PLACE = re.compile(r"\bmessages\[([0-9]{1,6})\](?:\.content\[([0-9]{1,6})\])?")
 _THEIRS: Final = {".image_url.url": ".source.url", ".function.parameters": ".input_schema"}
 """A chat's names of things, and those of this API."""
+
+
+class BlockChat(NamedTuple):
+    """A chat that another API's blocks have become. Engines know its `top_k`, and `chat_template_kwargs` if it thinks."""
+
+    plain: openai.OpenAIEndpoint
+    thinking: openai.OpenAIEndpoint
+
+    @classmethod
+    def named(cls, name: str) -> "BlockChat":
+        """As the call of this name asks for it."""
+        own = openai.CHAT.own_fields | {"top_k"}
+        plain = openai.CHAT._replace(name=name, own_fields=own)
+        return cls(plain, plain._replace(own_fields=own | {TEMPLATE}))
+
+    def understand(
+        self,
+        made: dict[str, Any],
+        thinking: fields.ThinkingConfig | None,
+        size_bytes: int,
+        arrival: Arrival,
+        key: Key,
+        *,
+        marked: bool,
+    ) -> Request:
+        """The request. Its answer goes on with a last turn of the assistant, as these APIs have it (R11).
+
+        Raises:
+            Refusal: `invalid`, in the words of a chat.
+        """
+        chat = self.plain if thinking is None else self.thinking
+        request = chat.understand(made, size_bytes, arrival, key, marked=marked)
+        if thinking is not None and thinking.type != "disabled":
+            request.continuable = False  # engines refuse to think on in an answer that they are given the beginning of
+        last = request.body["messages"][-1]
+        if last["role"] == "assistant" and last["content"] and not last.get("tool_calls"):
+            request.body = {**request.body, CONTINUES: True}
+        return request
+
+
+_CHAT: Final = BlockChat.named(NAME)
 
 
 class AnthropicEndpoint(NamedTuple):
@@ -55,7 +97,7 @@ class AnthropicEndpoint(NamedTuple):
         """
         for name in _REFUSED:
             if body.get(name):
-                _refuse(f"`{name}` is not supported here; leave it out.", name)
+                refuse(f"`{name}` is not supported here; leave it out.", name)
         return _understand(body, read(body, fields.Messages), size_bytes, arrival, key, marked=marked)
 
 
@@ -77,15 +119,12 @@ def _understand(
     for number, message in enumerate(asked.messages):
         turns.add(message, f"messages[{number}]")
     if not turns.messages:
-        _refuse("`messages` holds nothing that a model could read.", "messages")
-    chat = _THINKING_CHAT if asked.thinking is not None else _CHAT
+        refuse("`messages` holds nothing that a model could read.", "messages")
     try:
-        request = chat.understand(_chat(body, asked, turns), size_bytes, arrival, key, marked=marked)
+        made = _chat(body, asked, turns)
+        return _CHAT.understand(made, asked.thinking, size_bytes, arrival, key, marked=marked)
     except Refusal as refusal:
         raise _own_words(refusal, turns.places) from None
-    if asked.thinking is not None and asked.thinking.type != "disabled":
-        request.continuable = False  # engines refuse to think on in an answer that they are given the beginning of
-    return request
 
 
 def _chat(body: dict[str, Any], asked: fields.Prompt, turns: Turns) -> dict[str, Any]:
@@ -93,8 +132,8 @@ def _chat(body: dict[str, Any], asked: fields.Prompt, turns: Turns) -> dict[str,
     made: dict[str, Any] = {}
     if not body.keys() <= _OWN:
         made = {name: value for name, value in body.items() if name not in _OWN}
-        for name in made.keys() & (field_names.API | {_TEMPLATE} if asked.thinking else field_names.API):
-            _refuse(f"`{name}` is no field of the Messages API; leave it out.", name)
+        for name in made.keys() & (field_names.API | {TEMPLATE} if asked.thinking else field_names.API):
+            refuse(f"`{name}` is no field of the Messages API; leave it out.", name)
     made["model"], made["messages"] = asked.model, turns.messages
     for name in _SAME:
         if (value := body.get(name)) is not None:
@@ -125,7 +164,7 @@ def _add_call(made: dict[str, Any], asked: fields.Messages) -> None:
 
 def _add_choice(made: dict[str, Any], choice: fields.ToolChoice) -> None:
     if choice.type in ("any", "tool") and not made.get("tools"):
-        _refuse(f"`tool_choice` of type {choice.type} needs `tools`.", "tool_choice")
+        refuse(f"`tool_choice` of type {choice.type} needs `tools`.", "tool_choice")
     if made.get("tools"):
         made["tool_choice"] = chat_choice(choice, made["tools"])
     if choice.disable_parallel_tool_use:
@@ -149,11 +188,11 @@ def chat_effort(effort: str) -> str:
 
 def add_thinking(made: dict[str, Any], thinking: fields.ThinkingConfig) -> None:
     """vLLM, SGLang and llama.cpp all switch it in the chat template; none of them takes a budget in tokens."""
-    made[_TEMPLATE] = {"enable_thinking": thinking.type != "disabled"}
+    made[TEMPLATE] = {"enable_thinking": thinking.type != "disabled"}
     if thinking.type == "enabled":
         budget = thinking.budget_tokens
         if budget is None:
-            _refuse("`thinking.budget_tokens` is required.", "thinking.budget_tokens")
+            refuse("`thinking.budget_tokens` is required.", "thinking.budget_tokens")
         else:
             effort = "low" if budget <= _LITTLE_THINKING else "medium" if budget < _MUCH_THINKING else "high"
             made.setdefault("reasoning_effort", effort)
@@ -187,10 +226,6 @@ def _translated(text: str, places: Sequence[tuple[str, Sequence[str]]]) -> str:
     for theirs, ours in _THEIRS.items():
         text = text.replace(theirs, ours)
     return text
-
-
-def _refuse(message: str, param: str) -> None:
-    raise Refusal(Outcome.INVALID, message, param=param)
 
 
 ENDPOINT: Final = AnthropicEndpoint()

@@ -1,8 +1,8 @@
 """Anthropic's Message Batches: requests come in the call that makes one, results go out as one stream (R37, R38)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,7 +26,7 @@ from fareclass.wire.batch_answers import hear
 from fareclass.wire.calls import Calls
 from fareclass.wire.errors import anthropic_error
 from fareclass.wire.openai import invalid_field
-from fareclass.wire.project_plane import Call, Operation, Streamed, json_answer, not_there
+from fareclass.wire.project_plane import Call, Operation, Streamed, json_answer, moment, not_there
 
 API: Final = "anthropic"
 _BATCHES: Final = f"{PATH}/batches"
@@ -198,8 +198,13 @@ class MessageBatchCalls:
         if row.state != ENDED:
             raise Refusal(Outcome.INVALID, f"`{row.id}` has not ended, so that it has no results yet.")
         made = [row.result.get(name) for name in ("output_file", "errors_file")] if row.result else []
-        paths = [self._files.path(file) for file in made if file]
-        return Streamed(_read(paths), _JSONL, call.deadlines)
+        blocks = _read([self._files.path(file) for file in made if file])
+        try:
+            await asyncio.to_thread(next, blocks)
+        except FileNotFoundError:
+            message = f"The results of `{row.id}` are gone: a file that they were in was deleted, or has expired."
+            raise Refusal(Outcome.NOT_FOUND, message, code="not_found") from None
+        return Streamed(blocks, _JSONL, call.deadlines)
 
     async def _find(self, call: Call) -> BatchRow:
         row = await self._batches.find(call.key.project.id, API, call.part("batch"))
@@ -222,10 +227,13 @@ async def _take(call: Call, body: Upload) -> None:
         raise Refusal(Outcome.INVALID, message, code="request_timeout") from None
 
 
-async def _read(paths: Sequence[Path]) -> AsyncIterator[bytes]:
-    for path in paths:
-        with path.open("rb", buffering=0) as file:
-            while block := await asyncio.to_thread(file.read, _BLOCK):
+def _read(paths: Sequence[Path]) -> Iterator[bytes]:
+    """Nothing at first, once all are open: what is deleted after that is still read to its end."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+        yield b""
+        for file in files:
+            while block := file.read(_BLOCK):
                 yield block
 
 
@@ -246,14 +254,10 @@ def shown(row: BatchRow, call: Call) -> dict[str, Any]:
             "canceled": canceled,
             "expired": expired,
         },
-        "created_at": _moment(row.created_us),
-        "expires_at": _moment(row.deadline_us),
-        "ended_at": _moment(row.ended_us),
-        "cancel_initiated_at": _moment(row.cancelling_us),
+        "created_at": moment(row.created_us),
+        "expires_at": moment(row.deadline_us),
+        "ended_at": moment(row.ended_us),
+        "cancel_initiated_at": moment(row.cancelling_us),
         "archived_at": None,
         "results_url": f"{call.base_url}{_BATCHES}/{row.id}/results" if ended else None,
     }
-
-
-def _moment(us: int | None) -> str | None:
-    return None if us is None else datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z")

@@ -159,7 +159,7 @@ class DataPlane:
             self._walk.rejected(arrival, endpoint.name, key, gone)
             return None
         except Refusal as error:
-            refusal = error
+            refusal = error.alone()
         except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log, and end as one outcome
             _log.exception("reading a request failed", extra={"request_id": arrival.id})
             refusal = Refusal(Outcome.INTERNAL, f"The gateway failed to read the request ({arrival.id}).")

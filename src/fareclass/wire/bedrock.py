@@ -1,22 +1,22 @@
 """Bedrock's Converse: a body becomes the fields of a chat."""
 
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from fareclass.core import field_names
-from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.outcomes import Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key
 from fareclass.wire import bedrock_fields as fields
-from fareclass.wire import openai
-from fareclass.wire.anthropic import add_thinking, chat_effort
+from fareclass.wire.anthropic import TEMPLATE, BlockChat, add_thinking, chat_effort
 from fareclass.wire.anthropic_input import Turns, read
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.bedrock_input import add_turns, chat_tools, chosen
 from fareclass.wire.bedrock_reply import ConverseDialect
 from fareclass.wire.bedrock_words import ADDITIONAL, Places, own_words
 from fareclass.wire.json_checks import decode_object
+from fareclass.wire.refusals import refuse
 
 NAME: Final = "converse"
 _OWN: Final = frozenset(fields.Converse.__struct_encode_fields__)
@@ -24,9 +24,7 @@ _MARK: Final = b'"cachePoint"'
 _REFUSED: Final = ("guardrailConfig", "promptVariables")
 _DROPPED: Final = ("additionalModelResponseFieldPaths", "performanceConfig")
 """Named as dropped (R50), since an answer without them is still an answer."""
-_TEMPLATE: Final = "chat_template_kwargs"
-_CHAT: Final = openai.CHAT._replace(name=NAME, own_fields=openai.CHAT.own_fields | {"top_k"})
-_THINKING_CHAT: Final = _CHAT._replace(own_fields=_CHAT.own_fields | {_TEMPLATE})
+_CHAT: Final = BlockChat.named(NAME)
 _MORE: Final = "additionalModelRequestFields"
 _SCHEMA: Final = "outputConfig.textFormat.structure.jsonSchema.schema"
 
@@ -42,7 +40,7 @@ class ConverseEndpoint(NamedTuple):
         body = decode_object(raw)
         for name in _REFUSED:
             if body.get(name):
-                _refuse(f"`{name}` is not supported here; leave it out.", name)
+                refuse(f"`{name}` is not supported here; leave it out.", name)
         asked = read(body, fields.Converse)
         made: dict[str, Any] = {"stream": True} if self.stream else {}
         if not body.keys() <= _OWN:
@@ -82,7 +80,7 @@ def _understand(
     turns = Turns()
     add_turns(turns, asked)
     if not turns.messages:
-        _refuse("`messages` holds nothing that a model could read.", "messages")
+        refuse("`messages` holds nothing that a model could read.", "messages")
     made["model"], made["messages"] = model, turns.messages
     config = asked.tool_config or fields.ToolConfig([])
     tools, tool_places = chat_tools(config)
@@ -93,12 +91,9 @@ def _understand(
         if config.tool_choice is not None:
             made["tool_choice"] = chosen(config.tool_choice, tools)
         more = _add_more(made, asked.additional_model_request_fields or {})
-        chat = _CHAT if more.thinking is None else _THINKING_CHAT
-        request = chat.understand(made, size_bytes, arrival, key, marked=marked)
+        request = _CHAT.understand(made, more.thinking, size_bytes, arrival, key, marked=marked)
     except Refusal as refusal:
         raise own_words(refusal, places) from None
-    if more.thinking is not None and more.thinking.type != "disabled":
-        request.continuable = False  # engines refuse to think on in an answer that they are given the beginning of
     request.asked = places
     return request
 
@@ -106,8 +101,8 @@ def _understand(
 def _take_unknown(made: dict[str, Any], body: dict[str, Any]) -> None:
     """What no API knows goes along, and is dropped and named later (R50)."""
     for name in body.keys() - _OWN:
-        if name in field_names.API or name == _TEMPLATE:
-            _refuse(f"`{name}` is no field of the Converse API; leave it out, or put it into `{_MORE}`.", name)
+        if name in field_names.API or name == TEMPLATE:
+            refuse(f"`{name}` is no field of the Converse API; leave it out, or put it into `{_MORE}`.", name)
         made[name] = body[name]
 
 
@@ -145,7 +140,7 @@ def _add_output(made: dict[str, Any], config: fields.Output) -> None:
     try:
         schema = msgspec.json.decode(asked.schema, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError):
-        _refuse(f"`{_SCHEMA}` must be the text of a JSON object.", _SCHEMA)
+        refuse(f"`{_SCHEMA}` must be the text of a JSON object.", _SCHEMA)
     form = {"name": asked.name or "answer", "strict": True, "schema": schema}
     if asked.description is not None:
         form["description"] = asked.description
@@ -156,14 +151,10 @@ def _add_more(made: dict[str, Any], given: dict[str, Any]) -> fields.Additional:
     """What this API has no place for, but a chat; what neither knows is dropped and named later (R50)."""
     more = read(given, fields.Additional, _MORE)
     for name, value in given.items():
-        if name in made or (name in field_names.API and name not in ADDITIONAL) or name == _TEMPLATE:
-            _refuse(f"`{_MORE}.{name}` can't be given here; leave it out.", f"{_MORE}.{name}")
+        if name in made or (name in field_names.API and name not in ADDITIONAL) or name == TEMPLATE:
+            refuse(f"`{_MORE}.{name}` can't be given here; leave it out.", f"{_MORE}.{name}")
         if name != "thinking":
             made[name] = value
     if more.thinking is not None:
         add_thinking(made, more.thinking)
     return more
-
-
-def _refuse(message: str, param: str) -> NoReturn:
-    raise Refusal(Outcome.INVALID, message, param=param)

@@ -1,14 +1,14 @@
 """Turns and tools of the Converse API as those of a chat: its blocks are those of the Messages API by other names."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
-from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.wire import anthropic_fields as blocks
 from fareclass.wire import bedrock_fields as fields
 from fareclass.wire.anthropic_input import Placed, Turns, chat_choice, chat_tool
+from fareclass.wire.refusals import refuse
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,7 +58,7 @@ def chosen(choice: fields.ToolChoice, tools: Sequence[Mapping[str, Any]]) -> str
     place = "toolConfig.toolChoice"
     kind = _only(choice, place)
     if not tools:
-        _refuse(f"`{place}.{kind}` needs `toolConfig.tools`.")
+        refuse(f"`{place}.{kind}` needs `toolConfig.tools`.")
     if choice.tool is not None:
         return chat_choice(blocks.ToolChoice("tool", choice.tool.name), tools)
     return chat_choice(blocks.ToolChoice("auto" if kind == "auto" else "any"), tools)
@@ -118,7 +118,7 @@ def _thought(reasoning: fields.Reasoning, place: str) -> blocks.Thinking | block
 
 def _point_at(block: blocks.Block | blocks.Tool | None, point: fields.CachePoint, place: str) -> None:
     if block is None:
-        _refuse(f"`{place}.cachePoint` follows nothing that could be cached; put it behind what it shall keep.")
+        refuse(f"`{place}.cachePoint` follows nothing that could be cached; put it behind what it shall keep.")
     block.cache_control = blocks.CacheControl("ephemeral", point.ttl)
 
 
@@ -126,11 +126,7 @@ def _only(union: fields.Union, place: str) -> str:
     """The name of the one kind that a union is of."""
     given = union.given()
     if len(given) != 1:
-        _refuse(
+        refuse(
             f"`{place}` must have exactly one of {', '.join(f'`{name}`' for name in union.__struct_encode_fields__)}."
         )
     return given[0]
-
-
-def _refuse(message: str) -> NoReturn:
-    raise Refusal(Outcome.INVALID, message)

@@ -2,11 +2,11 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.outcomes import Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key
 from fareclass.core.usage import Usage
@@ -20,6 +20,7 @@ from fareclass.wire.dialect import Dialect
 from fareclass.wire.errors import Headers
 from fareclass.wire.json_checks import decode_object
 from fareclass.wire.openai_reply import OpenAIDialect
+from fareclass.wire.refusals import refuse
 
 NAME: Final = "invoke"
 VERSION: Final = "anthropic_version"
@@ -43,7 +44,7 @@ class InvokeEndpoint(NamedTuple):
 
     def parse(self, raw: bytes, arrival: Arrival, key: Key) -> Request:
         if arrival.guardrail is not None:
-            _refuse("Guardrails are not supported here; leave the header `X-Amzn-Bedrock-GuardrailIdentifier` out.")
+            refuse("Guardrails are not supported here; leave the header `X-Amzn-Bedrock-GuardrailIdentifier` out.")
         body = decode_object(raw)
         self._take_over(body, arrival)
         marked = any(mark in raw for mark in prefixes.MARKS)
@@ -64,11 +65,11 @@ class InvokeEndpoint(NamedTuple):
         if body.get("stream") is None:
             body["stream"] = self.stream
         elif body["stream"] is not self.stream:
-            _refuse(f"`stream` must be left out: `invoke` answers whole, and `{_STREAM}` as a stream.")
+            refuse(f"`stream` must be left out: `invoke` answers whole, and `{_STREAM}` as a stream.")
         if arrival.service_tier is not None:
             tier = arrival.service_tier.decode("latin-1")
             if body.get("service_tier") not in (None, tier):
-                _refuse(f"`service_tier` and the header `{_TIER_HEADER}` name two tiers; leave one of them out.")
+                refuse(f"`service_tier` and the header `{_TIER_HEADER}` name two tiers; leave one of them out.")
             body["service_tier"] = tier
 
 
@@ -87,7 +88,7 @@ def prompt_of(model: str, body: dict[str, Any], size_bytes: int, arrival: Arriva
 def take_model(body: dict[str, Any], model: str) -> None:
     """The model of the path, which the body may name too."""
     if body.setdefault("model", model) != model:
-        _refuse("`model` names another model than the path does; leave it out.")
+        refuse("`model` names another model than the path does; leave it out.")
 
 
 class InvokeDialect:
@@ -186,7 +187,3 @@ def _payloads(events: bytes) -> list[bytes]:
 
 def _chunk(data: bytes) -> bytes:
     return _CHUNK.message(b'{"bytes":"%b"}' % b64encode(data))
-
-
-def _refuse(message: str) -> NoReturn:
-    raise Refusal(Outcome.INVALID, message)

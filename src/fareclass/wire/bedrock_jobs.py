@@ -22,7 +22,7 @@ from fareclass.wire.bedrock_fields import Strict
 from fareclass.wire.bedrock_lines import CONVERSE, INVOKE
 from fareclass.wire.bedrock_reply import error_headers
 from fareclass.wire.json_checks import decode_object
-from fareclass.wire.project_plane import Call, Operation, json_answer, not_there
+from fareclass.wire.project_plane import Call, Operation, json_answer, moment, not_there
 
 API: Final = "bedrock"
 _KIND: Final = "mij"
@@ -36,6 +36,7 @@ _LOOKED: Final = 10_000
 _STATES: Final = {COMPLETED: "Completed", FAILED_BATCH: "Failed", "cancelled": "Stopped"}
 _MESSAGE_CHARS: Final = 2_048
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9+.-]){0,62}$", max_length=63)]
+Token = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*\Z", max_length=256)]
 Uri = Annotated[str, Meta(min_length=1, max_length=1_024)]
 
 
@@ -81,7 +82,7 @@ class JobAsked(Strict):
     model_id: Annotated[str, Meta(min_length=1, max_length=2_048)]
     input_data_config: InputConfig
     output_data_config: OutputConfig
-    client_request_token: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    client_request_token: Token | None = None
     timeout_duration_in_hours: Annotated[int, Meta(ge=24, le=168)] = 24
     model_invocation_type: Literal["InvokeModel", "Converse"] = "InvokeModel"
     tags: Annotated[tuple[Tag, ...], Meta(max_length=200)] = ()
@@ -233,13 +234,13 @@ class JobCalls:
             "roleArn": asked["role"],
             "status": self._state(row),
             "message": _message(row),
-            "submitTime": _moment(row.created_us),
-            "lastModifiedTime": _moment(moved_us),
-            "endTime": _moment(row.ended_us),
+            "submitTime": moment(row.created_us),
+            "lastModifiedTime": moment(moved_us),
+            "endTime": moment(row.ended_us),
             "inputDataConfig": {"s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": asked["input"]}},
             "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": asked["output"]}},
             "timeoutDurationInHours": asked["hours"],
-            "jobExpirationTime": _moment(row.deadline_us),
+            "jobExpirationTime": moment(row.deadline_us),
             "modelInvocationType": asked["type"],
             "totalRecordCount": row.total,
             "processedRecordCount": done,
@@ -261,7 +262,3 @@ def _message(row: BatchRow) -> str | None:
         kept = [result[name] for name in ("output_file", "errors_file") if name in result]
         said.append(f"{why} Results are kept as files of the project: {', '.join(kept) or 'there are none'}.")
     return " ".join(said)[:_MESSAGE_CHARS] or None
-
-
-def _moment(us: int | None) -> str | None:
-    return None if us is None else datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z")

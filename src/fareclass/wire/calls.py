@@ -27,7 +27,7 @@ class Calls:
         """One request of `key`, given as the body that its API takes; the response goes to `send`.
 
         `id` is our own id of the request: the ledger keeps one entry for it, however often it is tried. Cancel the
-        task to hang up.
+        task to hang up: that has no effect on an answer that is whole already.
         """
         arrived_us = now_us()
         arrival = Arrival(
@@ -43,7 +43,7 @@ class Calls:
         try:
             request = endpoint.parse(raw, arrival, key)
         except Refusal as error:
-            refusal = error
+            refusal = error.alone()
         except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log, and end as one outcome
             _log.exception("reading a request failed", extra={"request_id": id})
             refusal = Refusal(Outcome.INTERNAL, f"The gateway failed to read the request ({id}).")
@@ -54,6 +54,9 @@ class Calls:
             try:
                 await asyncio.shield(walk)
             except asyncio.CancelledError:
+                if reply.billed:  # it is whole: what is paid for is delivered
+                    await asyncio.wait([walk])
+                    return
                 reply.gone = True  # before the walk hears of it, which takes it for an end of the gateway otherwise
                 walk.cancel()
                 await asyncio.wait([walk])

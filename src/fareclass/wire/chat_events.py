@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import msgspec
+from msgspec.structs import replace
 
 from fareclass.core.outcomes import Outcome, Refusal
 
@@ -15,7 +16,7 @@ class Function(msgspec.Struct, frozen=True):
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """One of several calls that an answer makes; pieces of it have the same `index`."""
+    """One of several calls that an answer makes; pieces of it have the same `index`, which only streams say."""
 
     index: int = 0
     id: str | None = None
@@ -75,7 +76,7 @@ def choices(events: bytes) -> Iterator[Choice]:
 
 
 def whole(body: bytes) -> Choice:
-    """The first sequence of an answer that did not come as a stream.
+    """The first sequence of an answer that did not come as a stream, its calls numbered as a stream's are.
 
     Raises:
         Refusal: `upstream_failed`: the engine said something that is no chat.
@@ -83,7 +84,11 @@ def whole(body: bytes) -> Choice:
     found = _read(body).choices
     if not found:
         raise Refusal(Outcome.UPSTREAM_FAILED, "The engine's answer holds no choice.")
-    return found[0]
+    choice, calls = found[0], found[0].message.tool_calls
+    if not calls:
+        return choice
+    numbered = [replace(call, index=number) for number, call in enumerate(calls)]
+    return replace(choice, message=replace(choice.message, tool_calls=numbered))
 
 
 def _read(body: bytes) -> Chunk:

@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from fareclass.core.limits import FILE_DAYS, FILE_NAME_CHARS, UPLOAD_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.flow.files import Files, Upload
 from fareclass.store.objects import FileRow
 from fareclass.wire.multipart import Form, read_form
-from fareclass.wire.project_plane import Call, Operation, json_answer, not_there
+from fareclass.wire.project_plane import Call, Operation, StreamedFile, json_answer, not_there
 
 _PURPOSES = ("batch", "user_data")
 _SHORTEST_S = 3_600
@@ -86,7 +86,7 @@ class FileCalls:
 
     async def content(self, call: Call) -> Response:
         row = await self._find(call)
-        return FileResponse(self._files.path(row.id), media_type="application/octet-stream")
+        return StreamedFile(self._files.path(row.id), call.deadlines)
 
     async def _find(self, call: Call) -> FileRow:
         row = await self._files.find(call.key.project.id, call.part("file"))

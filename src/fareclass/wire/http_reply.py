@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fareclass.core.outcomes import Refusal
 from fareclass.core.tiers import TIERS, Tier
 from fareclass.core.usage import Usage
-from fareclass.flow.reply import Served
+from fareclass.flow.reply import Served, Translated
 from fareclass.wire.arrival import Message, Send
 from fareclass.wire.dialect import Dialect
 from fareclass.wire.errors import Headers, retry_headers
@@ -25,7 +25,9 @@ class HttpReply:
     were `handed` to the server and `taken` by it, which waits for a caller who does not read.
     """
 
-    __slots__ = ("_dialect", "_request_id", "_send", "finished", "gone", "handed", "refused", "started", "taken")
+    __slots__ = (
+        "_dialect", "_request_id", "_send", "billed", "finished", "gone", "handed", "refused", "started", "taken"
+    )  # fmt: skip
 
     def __init__(self, send: Send, request_id: str, dialect: Dialect) -> None:
         self._send = send
@@ -34,6 +36,7 @@ class HttpReply:
         self.started = False
         self.finished = False
         self.gone = False
+        self.billed = False
         self.refused = False
         self.handed = 0
         self.taken = 0
@@ -77,13 +80,13 @@ class HttpReply:
         """The last events of a stream."""
         await self._more(self._dialect.end(usage), last=True)
 
-    async def whole(self, served: Served, body: bytes, usage: Usage) -> None:
-        """An answer in one piece."""
-        try:
-            headers, body = self._dialect.whole(served, body, usage)
-        except Refusal as refusal:  # the engine said what is no answer
-            await self.refuse(refusal, served)
-            return
+    def translated(self, served: Served, body: bytes, usage: Usage) -> Translated:
+        """An answer in one piece, in the words of this API."""
+        return self._dialect.whole(served, body, usage)
+
+    async def whole(self, served: Served, answer: Translated) -> None:
+        """The same, sent."""
+        headers, body = answer
         await self._respond(200, [*_served_headers(served), *self._dialect.headers(served), *headers], body)
 
     async def refuse(self, refusal: Refusal, served: Served | None = None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.message import Message
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState
 
 from fareclass.core.limits import FORM_FIELD_BYTES
@@ -105,7 +105,7 @@ async def read_form(content_type: str, body: AsyncIterator[bytes], write: Write)
                 content, reader.content = bytes(reader.content), bytearray()
                 await write(content)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise _bad(str(error)[:200]) from None
     if parser.state != MultipartState.END:
         raise _bad("it breaks off")

@@ -1,8 +1,10 @@
 """A project's own objects over HTTP (files, batches, stored responses), each call behind one of its keys (R51)."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -10,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from fareclass.core.limits import CALLER_STALL_S
 from fareclass.core.outcomes import Outcome, Refusal
@@ -49,8 +51,14 @@ class Call(NamedTuple):
     raw: bytes | None
 
     def part(self, name: str) -> str:
-        """A part of the path."""
+        """A part of the path that names an object.
+
+        Raises:
+            Refusal: `not_found`: it holds what no name can, and no database takes.
+        """
         part: str = self.request.path_params[name]
+        if not part.isprintable():
+            raise not_there("What the path names")
         return part
 
     async def body(self) -> bytes:
@@ -100,28 +108,50 @@ class Call(NamedTuple):
         """The query parameters as `kind`.
 
         Raises:
-            Refusal: `invalid`: one has the wrong form.
+            Refusal: `invalid`: one has the wrong form, or unprintable characters.
         """
+        given = dict(self.request.query_params)
+        for name, value in given.items():
+            if not value.isprintable():
+                raise Refusal(Outcome.INVALID, f"`{name}` holds unprintable characters.", param=name)
         try:
-            return msgspec.convert(dict(self.request.query_params), kind, strict=False)
+            return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
             raise invalid_field(str(error)) from None
 
 
 class Streamed(StreamingResponse):
-    """An answer as it comes; who reads nothing of it for long is taken for gone (R15)."""
+    """An answer as it comes, out of a loop or out of threads; who reads nothing of it for long is taken for gone (R15)."""
 
-    def __init__(self, parts: AsyncIterator[bytes], headers: Mapping[str, str], deadlines: Deadlines) -> None:
+    def __init__(
+        self, parts: AsyncIterator[bytes] | Iterator[bytes], headers: Mapping[str, str], deadlines: Deadlines
+    ) -> None:
         super().__init__(parts, headers=headers)
         self._deadlines = deadlines
 
     async def stream_response(self, send: Send) -> None:
-        async def patient(message: Message) -> None:
-            with self._deadlines.within(CALLER_STALL_S):
-                await send(message)
-
         with suppress(TimeoutError):
-            await super().stream_response(patient)
+            await super().stream_response(_patient(send, self._deadlines))
+
+
+class StreamedFile(FileResponse):
+    """What a file holds, or the ranges of it that were asked for; the same."""
+
+    def __init__(self, path: Path, deadlines: Deadlines) -> None:
+        super().__init__(path, media_type="application/octet-stream")
+        self._deadlines = deadlines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(TimeoutError):
+            await super().__call__(scope, receive, _patient(send, self._deadlines))
+
+
+def _patient(send: Send, deadlines: Deadlines) -> Send:
+    async def patient(message: Message) -> None:
+        with deadlines.within(CALLER_STALL_S):
+            await send(message)
+
+    return patient
 
 
 def _openai_refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
@@ -163,6 +193,11 @@ def json_answer(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
+def moment(us: int | None) -> str | None:
+    """A time as JSON has it, from microseconds since the epoch."""
+    return None if us is None else datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z")
+
+
 def _guarded(
     operation: Operation, snapshot: Callable[[], Snapshot], deadlines: Deadlines
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -179,7 +214,7 @@ def _guarded(
         except (CallerGone, ClientDisconnect):
             refusal = Refusal(Outcome.CANCELLED, "The caller hung up before its request was whole.")
         except Refusal as error:
-            refusal = error
+            refusal = error.alone()
         except SQLAlchemyError as error:
             _log.error("the database failed a call", extra={"request_id": arrival.id, "cause": str(error)})
             refusal = Refusal(Outcome.SHED, "The database can't be used at the moment.", retry_after_ms=_RETRY_MS)

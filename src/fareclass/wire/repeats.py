@@ -103,11 +103,7 @@ class Repeats:
         self._kept_bytes = 0
 
     async def answer(self, request: Request, repeat: Repeat, dialect: Dialect, receive: Receive, send: Send) -> None:
-        """Answer a call; work of its own is done for it only where its key is new.
-
-        Raises:
-            CancelledError: the server ends.
-        """
+        """Answer a call; work of its own is done for it only where its key is new."""
         name = (request.key.project.id, repeat.key)
         self._forget(asyncio.get_running_loop().time())
         known = self._works.get(name) or self._kept.get(name)
@@ -147,7 +143,6 @@ class Repeats:
             if not listener.gone:
                 work.stop(gone=False)
                 await work.recording.replay(listener.send, listener.taken)  # how it ended
-                raise
         finally:
             self._callers.leave(listener)
             work.listeners -= 1

@@ -7,13 +7,14 @@ import msgspec
 
 from fareclass.core import field_names
 from fareclass.core.limits import BODY_BYTES
-from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.outcomes import Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key
 from fareclass.wire import openai, prefixes
 from fareclass.wire import responses_fields as fields
 from fareclass.wire.arrival import Arrival
 from fareclass.wire.json_checks import decode_object
+from fareclass.wire.refusals import refuse
 from fareclass.wire.responses_input import Messages, chat_choice, chat_tools
 from fareclass.wire.responses_reply import Answered, Asked, ResponsesDialect
 from fareclass.wire.responses_words import own_words
@@ -31,7 +32,10 @@ _LOGPROBS: Final = "message.output_text.logprobs"
 
 
 class History(NamedTuple):
-    """What is kept of the conversation so far, as input items, and the items that a body refers to."""
+    """What is kept of the conversation so far, as input items, and the items that a body refers to.
+
+    `size_bytes` is what both add to the body as JSON, an item as often as it is referred to.
+    """
 
     items: Sequence[fields.Item] = ()
     referred: dict[str, fields.Item] = {}  # noqa: RUF012 - read only
@@ -39,10 +43,14 @@ class History(NamedTuple):
 
 
 class ResponsesEndpoint(NamedTuple):
-    """Implements `dialect.Endpoint`. `keep` is given each answer that is to be stored; None stores none, as in a batch."""
+    """Implements `dialect.Endpoint`. `keep` is given each answer that is to be stored; None stores none, as in a batch.
+
+    `created_us` is when the response was promised, None for one that begins with its call.
+    """
 
     history: History = History()
     keep: Callable[[Answered], None] | None = None
+    created_us: int | None = None
 
     @property
     def name(self) -> str:
@@ -53,11 +61,11 @@ class ResponsesEndpoint(NamedTuple):
         asked = _read(body)
         _check(body, asked, stored=self.keep is not None)
         history = self.history
-        given = _items(asked.input, history)
-        chat = _messages(asked, history.items, given)
         size_bytes = len(raw) + history.size_bytes
         if size_bytes > BODY_BYTES:
-            _refuse(f"The conversation is larger than {BODY_BYTES // 2**20} MiB.", "input")
+            refuse(f"The conversation is larger than {BODY_BYTES // 2**20} MiB; leave some of it out.", "input")
+        given = _items(asked.input, history)
+        chat = _messages(asked, history.items, given)
         marked = any(mark in raw for mark in prefixes.MARKS)
         try:
             request = openai.CHAT.understand(_chat(body, asked, chat), size_bytes, arrival, key, marked=marked)
@@ -72,6 +80,7 @@ class ResponsesEndpoint(NamedTuple):
             keep=self.keep if stores else None,
             raw=raw if asked.background else b"",
             places=chat.places,
+            created_us=arrival.arrived_us if self.created_us is None else self.created_us,
         )
         return request
 
@@ -102,8 +111,9 @@ def _messages(asked: fields.Responses, before: Sequence[fields.Item], given: Seq
     else:
         for number, item in enumerate(given):
             chat.add(item, f"input[{number}]")
+    chat.end_turn()
     if not chat.messages:
-        _refuse("`input` is empty; there is nothing to answer.", "input")
+        refuse("`input` is empty; there is nothing to answer.", "input")
     return chat
 
 
@@ -111,21 +121,21 @@ def _check(body: dict[str, Any], asked: fields.Responses, *, stored: bool) -> No
     """Refuse by name what would be something else if it were left out."""
     for name in _REFUSED:
         if body.get(name):
-            _refuse(f"`{name}` is not supported here; leave it out.", name)
+            refuse(f"`{name}` is not supported here; leave it out.", name)
     for name in body.keys() & field_names.API - _OWN:
-        _refuse(f"`{name[:64]}` is a field of the chat or completions API; the Responses API has none such.", name)
+        refuse(f"`{name[:64]}` is a field of the chat or completions API; the Responses API has none such.", name)
     if asked.include and _LOGPROBS in asked.include:
-        _refuse(
+        refuse(
             f"`include`: `{_LOGPROBS}` is not supported; the chat completions API gives log probabilities.", "include"
         )
     if asked.truncation not in (None, "disabled", "auto"):
-        _refuse("`truncation` must be auto or disabled.", "truncation")
+        refuse("`truncation` must be auto or disabled.", "truncation")
     if not stored and asked.previous_response_id is not None:
-        _refuse("`previous_response_id` can't be used in a batch; send the items.", "previous_response_id")
+        refuse("`previous_response_id` can't be used in a batch; send the items.", "previous_response_id")
     if not stored and asked.background:
-        _refuse("`background` can't be used in a batch, which runs in the background anyway.", "background")
+        refuse("`background` can't be used in a batch, which runs in the background anyway.", "background")
     if asked.background and asked.store is False:
-        _refuse("`background` needs `store`: its answer is fetched later. Leave `store` out.", "store")
+        refuse("`background` needs `store`: its answer is fetched later. Leave `store` out.", "store")
 
 
 def _items(given: str | list[fields.Item], history: History) -> list[fields.Item]:
@@ -134,10 +144,13 @@ def _items(given: str | list[fields.Item], history: History) -> list[fields.Item
         return [{"type": "message", "role": "user", "content": given}]
     if not history.referred:
         return given
-    return [
-        history.referred.get(item.get("id", ""), item) if item.get("type") == "item_reference" else item
-        for item in given
-    ]
+    return [history.referred.get(reference(item) or "", item) for item in given]
+
+
+def reference(item: fields.Item) -> str | None:
+    """The id of the item that this one stands for; None for one that stands for itself."""
+    name = item.get("id")
+    return name if item.get("type") == "item_reference" and isinstance(name, str) else None
 
 
 def _chat(body: dict[str, Any], asked: fields.Responses, chat: Messages) -> dict[str, Any]:
@@ -175,10 +188,6 @@ def _add_text(made: dict[str, Any], text: fields.Text) -> None:
             "type": "json_schema",
             "json_schema": {name: value for name, value in schema.items() if name != "type" and value is not None},
         }
-
-
-def _refuse(message: str, param: str) -> None:
-    raise Refusal(Outcome.INVALID, message, param=param)
 
 
 ENDPOINT = ResponsesEndpoint()

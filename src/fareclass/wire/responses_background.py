@@ -119,6 +119,7 @@ class Background:
         self._stored = stored
         self._snapshot = snapshot
         self._works: dict[str, _Work] = {}
+        self._promises: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Run again what the last end of the gateway has interrupted."""
@@ -132,6 +133,7 @@ class Background:
 
     async def close(self) -> None:
         """Leave them as they are: they are run again at the next start."""
+        await asyncio.gather(*self._promises, return_exceptions=True)
         tasks = [work.task for work in self._works.values() if work.task is not None]
         for task in tasks:
             task.cancel()
@@ -206,15 +208,23 @@ class Background:
                 param="input",
             )
         work = self._works[row.id] = _Work(row, request.key, streamed=bool(asked.body.stream))
+        promise = asyncio.get_running_loop().create_task(self._keep(work))
+        self._promises.add(promise)
+        promise.add_done_callback(self._promises.discard)
         try:
-            await self._stored.add(row)
+            await asyncio.shield(promise)  # who hangs up meanwhile would leave a promise that nobody keeps
         except SQLAlchemyError as error:
             said = "The response can't be promised at the moment, for want of the database."
             raise Refusal(Outcome.SHED, said, retry_after_ms=_LIMIT_RETRY_MS, cause=str(error)) from None
-        finally:
-            del self._works[row.id]
-        self._start(work)
         return work
+
+    async def _keep(self, work: _Work) -> None:
+        """The promise: in the database first, then begun."""
+        try:
+            await self._stored.add(work.row)
+        finally:
+            del self._works[work.row.id]
+        self._start(work)
 
     def _start(self, work: _Work) -> None:
         self._works[work.row.id] = work
@@ -225,7 +235,8 @@ class Background:
         row = work.row
         assert row.asked is not None
         request_id = f"req_{row.id.removeprefix('resp_')}"
-        await self._calls.run(ResponsesEndpoint(keep=work.keep), row.asked, work.key, work.send, id=request_id)
+        endpoint = ResponsesEndpoint(keep=work.keep, created_us=row.created_us)
+        await self._calls.run(endpoint, row.asked, work.key, work.send, id=request_id)
         await self._conclude(work, "failed")
 
     async def _conclude(self, work: _Work, otherwise: str) -> None:

@@ -90,6 +90,14 @@ class Function(msgspec.Struct):
     strict: bool | None = None
 
 
+class Common(msgspec.Struct):
+    """What any item may have, whether or not its kind makes use of it: it is stored with the item, and found by `id`."""
+
+    id: str | None = None
+    content: str | list[Item] | None = None
+    output: str | list[Item] | None = None
+
+
 class Message(msgspec.Struct):
     """A message; its text in one piece, or in parts."""
 

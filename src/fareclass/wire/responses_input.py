@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.outcomes import Refusal
 from fareclass.wire import responses_fields as fields
 from fareclass.wire.openai import invalid_field
+from fareclass.wire.refusals import refuse
 
 T = TypeVar("T")
 _ROLES: Mapping[str, str] = MappingProxyType(
@@ -25,14 +26,34 @@ class Messages:
         self.messages: list[dict[str, Any]] = []
         self.places: list[str] = []
         self._thought = ""
+        self._thought_at = ""
 
     def say(self, role: str, content: Any, place: str) -> None:
         """One message."""
-        message: dict[str, Any] = {"role": role, "content": content}
-        if role == "assistant" and self._thought:
-            message["reasoning_content"], self._thought = self._thought, ""
-        self.messages.append(message)
+        if role != "assistant":
+            self.end_turn()
+        self.messages.append({"role": role, "content": content})
         self.places.append(place)
+        if self._thought:
+            self._add_thought()
+
+    def end_turn(self) -> None:
+        """What was thought last and led to nothing more is the end of its turn, or all of it."""
+        if self._thought and not self._in_answer:
+            self.messages.append({"role": "assistant", "content": ""})
+            self.places.append(self._thought_at)
+        if self._thought:
+            self._add_thought()
+
+    def _add_thought(self) -> None:
+        """To the answer that comes last."""
+        message = self.messages[-1]
+        message["reasoning_content"] = message.get("reasoning_content", "") + self._thought
+        self._thought = ""
+
+    @property
+    def _in_answer(self) -> bool:
+        return bool(self.messages) and self.messages[-1]["role"] == "assistant"
 
     def add(self, item: fields.Item, place: str) -> None:
         """One input item.
@@ -44,7 +65,8 @@ class Messages:
         translate = _ITEMS.get(kind) if isinstance(kind, str) else None
         if translate is None:
             shown = f"`{kind[:64]}`" if isinstance(kind, str) else "of this form"
-            _refuse(f"`{place}.type`: items {shown} are not supported; {', '.join(_ITEMS)} are.", f"{place}.type")
+            refuse(f"`{place}.type`: items {shown} are not supported; {', '.join(_ITEMS)} are.", f"{place}.type")
+        _read(item, fields.Common, place)
         translate(self, item, place)
 
     def add_message(self, item: fields.Item, place: str) -> None:
@@ -52,17 +74,19 @@ class Messages:
         said = _read(item, fields.Message, place)
         role = _ROLES.get(said.role)
         if role is None:
-            _refuse(f"`{place}.role` must be one of {', '.join(_ROLES)}.", f"{place}.role")
+            refuse(f"`{place}.role` must be one of {', '.join(_ROLES)}.", f"{place}.role")
         content = said.content if isinstance(said.content, str) else _parts(said.content, f"{place}.content")
-        if role == "assistant" and not isinstance(content, str) and not any(part.keys() & MARKS for part in content):
-            content = "".join(part.get("text", "") for part in content)
+        if role == "assistant" and not isinstance(content, str):
+            content = _answer(content, f"{place}.content")
         self.say(role, content, place)
 
     def add_call(self, item: fields.Item, place: str) -> None:
-        """Calls that follow a message of the assistant, or each other, are one message there."""
+        """Calls that follow a message of the assistant, or each other, are one message there, with the thoughts between."""
         call = _read(item, fields.FunctionCall, place)
-        if not self.messages or self.messages[-1]["role"] != "assistant":
+        if not self._in_answer:
             self.say("assistant", None, place)
+        elif self._thought:
+            self._add_thought()
         function = {"name": call.name, "arguments": call.arguments}
         calls: list[Any] = self.messages[-1].setdefault("tool_calls", [])
         calls.append({"id": call.call_id, "type": "function", "function": function})
@@ -75,15 +99,16 @@ class Messages:
         self.messages[-1]["tool_call_id"] = result.call_id
 
     def add_reasoning(self, item: fields.Item, place: str) -> None:
-        """It goes with the message that it led to. What is encrypted is another server's."""
+        """It goes with the message or call that it led to. What is encrypted is another server's."""
         for part in _read(item, fields.ReasoningItem, place).content or ():
             if isinstance(text := part.get("text"), str):
                 self._thought += text
+                self._thought_at = place
 
     def refuse_reference(self, item: fields.Item, place: str) -> None:
         """One that nobody has filled in."""
         _read(item, fields.ItemReference, place)
-        _refuse(f"`{place}` points to a stored item, which a call of a batch can't; put the item itself there.", place)
+        refuse(f"`{place}` points to a stored item, which a call of a batch can't; put the item itself there.", place)
 
 
 _Translate = Callable[[Messages, fields.Item, str], None]
@@ -106,9 +131,19 @@ def _parts(parts: Sequence[fields.Item], path: str) -> list[dict[str, Any]]:
         kind = part.get("type")
         translate = _PARTS.get(kind) if isinstance(kind, str) else None
         if translate is None:
-            _refuse(f"`{place}.type` must be one of {', '.join(_PARTS)}.", f"{place}.type")
+            refuse(f"`{place}.type` must be one of {', '.join(_PARTS)}.", f"{place}.type")
         made.append(translate(part, place) | {mark: part[mark] for mark in MARKS if mark in part})
     return made
+
+
+def _answer(parts: list[dict[str, Any]], path: str) -> str | list[dict[str, Any]]:
+    """What the assistant said: one text, or parts where a cache point stands on one of them."""
+    for number, part in enumerate(parts):
+        if part["type"] != "text":
+            refuse(f"`{path}[{number}]`: a message of the assistant holds only text.", f"{path}[{number}].type")
+    if any(part.keys() & MARKS for part in parts):
+        return parts
+    return "".join(part["text"] for part in parts)
 
 
 def _text(part: fields.Item, place: str) -> dict[str, Any]:
@@ -121,7 +156,7 @@ def _refusal(part: fields.Item, place: str) -> dict[str, Any]:
 
 def _image(part: fields.Item, place: str) -> dict[str, Any]:
     if part.get("file_id") is not None:
-        _refuse(f"`{place}.file_id`: stored files can't be shown to a model; send `image_url`.", f"{place}.file_id")
+        refuse(f"`{place}.file_id`: stored files can't be shown to a model; send `image_url`.", f"{place}.file_id")
     image: dict[str, Any] = {"url": _string(part, "image_url", place)}
     if part.get("detail") is not None:
         image["detail"] = _string(part, "detail", place)
@@ -131,7 +166,7 @@ def _image(part: fields.Item, place: str) -> dict[str, Any]:
 def _file(part: fields.Item, place: str) -> dict[str, Any]:
     for name in ("file_id", "file_url"):
         if part.get(name) is not None:
-            _refuse(f"`{place}.{name}` is not supported; send the file's data as `file_data`.", f"{place}.{name}")
+            refuse(f"`{place}.{name}` is not supported; send the file's data as `file_data`.", f"{place}.{name}")
     file = {"file_data": _string(part, "file_data", place)}
     if part.get("filename") is not None:
         file["filename"] = _string(part, "filename", place)
@@ -162,7 +197,7 @@ def chat_tools(tools: Sequence[fields.Item]) -> list[dict[str, Any]]:
         kind = tool.get("type")
         if kind != "function":
             shown = kind[:64] if isinstance(kind, str) else "?"
-            _refuse(f"`{place}.type`: the tool `{shown}` is not run here; only `function` is.", f"{place}.type")
+            refuse(f"`{place}.type`: the tool `{shown}` is not run here; only `function` is.", f"{place}.type")
         function = {
             name: value
             for name, value in msgspec.to_builtins(_read(tool, fields.Function, place)).items()
@@ -180,10 +215,10 @@ def chat_choice(choice: str | fields.Item) -> str | dict[str, Any]:
     """
     if isinstance(choice, str):
         if choice not in ("auto", "none", "required"):
-            _refuse("`tool_choice` must be auto, none, required or a function.", "tool_choice")
+            refuse("`tool_choice` must be auto, none, required or a function.", "tool_choice")
         return choice
     if choice.get("type") != "function":
-        _refuse('`tool_choice` can be auto, none, required, or {"type": "function", "name"}.', "tool_choice.type")
+        refuse('`tool_choice` can be auto, none, required, or {"type": "function", "name"}.', "tool_choice.type")
     return {"type": "function", "function": {"name": _string(choice, "name", "tool_choice")}}
 
 
@@ -204,9 +239,5 @@ def placed(refusal: Refusal, place: str) -> Refusal:
 def _string(item: fields.Item, name: str, place: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
-        _refuse(f"`{place}.{name}` must be a string.", f"{place}.{name}")
+        refuse(f"`{place}.{name}` must be a string.", f"{place}.{name}")
     return value
-
-
-def _refuse(message: str, param: str) -> NoReturn:
-    raise Refusal(Outcome.INVALID, message, param=param)

@@ -36,7 +36,7 @@ class Asked(msgspec.Struct, frozen=True):
     """What the answer repeats of the request. `keep` takes the answer once it is there; None where it isn't stored.
 
     `raw` is the caller's body, of a call that is to run in the background; `places` are where the messages of the chat
-    stand in it.
+    stand in it. `created_us` is the time of day when the response was asked for.
     """
 
     body: fields.Responses
@@ -45,6 +45,7 @@ class Asked(msgspec.Struct, frozen=True):
     keep: Callable[[Answered], None] | None
     raw: bytes
     places: Sequence[str]
+    created_us: int
 
 
 def response_id(request_id: str) -> str:
@@ -68,7 +69,7 @@ def response_object(
         {
             "id": response_id(request.id),
             "object": "response",
-            "created_at": request.arrived_us // 1_000_000,
+            "created_at": request.asked.created_us // 1_000_000,
             "status": status,
             "background": bool(asked.background),
             "error": None,
@@ -127,7 +128,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
 class ResponsesDialect:
     """Implements `dialect.Dialect`: one response, as events that build it up, or whole."""
 
-    __slots__ = ("_output", "_request", "_tier")
+    __slots__ = ("_output", "_request", "_tier", "_whole")
 
     stream_headers = sse.HEADERS
     comment = sse.COMMENT
@@ -136,6 +137,7 @@ class ResponsesDialect:
         """`request` is None for what was refused before it was understood."""
         self._request = request
         self._tier = ""
+        self._whole = False
         background = request is not None and isinstance(request.asked, Asked) and request.asked.body.background
         suffix = "" if request is None else request.id.removeprefix("req_")
         self._output = Output(suffix, PROMISES if background else 0)
@@ -172,11 +174,14 @@ class ResponsesDialect:
         choice = chat_events.whole(body)
         self._output.add(choice, choice.message)
         self._output.close()
+        self._whole = True
         return [], self._finished(usage)
 
     def refused(self, refusal: Refusal, served: Served | None) -> tuple[int, Headers, bytes]:
         if self._request is not None and isinstance(self._request.asked, Asked):
             refusal = own_words(refusal, self._request.asked.places)
+        if self._whole:  # it is withheld after all, so it is not to be fetched either
+            self._keep("failed", failed_object(self._asked(), self._tier, refusal))
         status, body = openai_error(refusal, None if served is None else served.served)
         return status, [], body
 

@@ -10,9 +10,9 @@ import pytest
 
 from fareclass.core.request import Job
 from fareclass.core.snapshot import Key, Project, Snapshot
-from fareclass.flow import batch_job
+from fareclass.flow import batch_job, batch_lines
 from fareclass.flow.batch_job import CANCELLED_BATCH, COMPLETED, BatchJob, Place
-from fareclass.flow.batch_lines import Answer, BadLine, Line
+from fareclass.flow.batch_lines import Answer, BadLine, Line, read_lines
 from fareclass.flow.clock import now_us
 from fareclass.store.objects import BatchRow
 
@@ -112,3 +112,21 @@ async def test_r38_a_revoked_key_ends_a_batch_with_one_word(tmp_path: Path):
     assert await job.run() == CANCELLED_BATCH
     assert [error["code"] for error in job.errors] == ["key_revoked"]
     job.progress.close()
+
+
+async def test_r38_blank_lines_hold_up_nobody(tmp_path: Path):
+    """Ten million of them, and one request."""
+    (tmp_path / "in").write_bytes(b"\n" * 10_000_000 + b"a\n")
+    turns, numbers = 0, list[int]()
+    async for block in read_lines(tmp_path / "in"):
+        turns += 1
+        numbers += [number for number, _ in block]
+    assert numbers == [10_000_000]
+    assert turns > 1_000
+
+
+async def test_r38_lines_keep_their_numbers_over_blank_and_long_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batch_lines, "BATCH_LINE_BYTES", 4)
+    (tmp_path / "in").write_bytes(b"a\r\n\n  \n" + b"x" * 3_000_000 + b"\nb\n\nlast")
+    found = [each async for block in read_lines(tmp_path / "in") for each in block]
+    assert found == [(0, b"a"), (3, b"x" * 6), (4, b"b"), (6, b"last")]

@@ -1,5 +1,6 @@
 """R38: each batch ends, once, in its turn, whatever happens to what it needs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -114,6 +115,25 @@ async def test_what_is_cancelled_while_it_waits_ends_at_once(batches: Batches, f
     assert ((await ended(batches, cancelled, store)).result or {})["outcome"] == "cancelled"
     assert batches.waits(waiting)
     assert (await seen(batches, first)).state != ENDED
+
+
+async def test_a_batch_whose_input_does_not_come_can_be_cancelled_and_expires(
+    batches: Batches, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    """A store that sends a byte now and then keeps nobody's place for ever."""
+    begun = asyncio.Event()
+
+    async def drip(self: NoPlace, row: BatchRow, into: Upload) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(NoPlace, "fetch", drip)
+    row = await made(batches, 1, None, "bedrock")
+    await begun.wait()
+    await batches.cancel(row)
+    assert ((await ended(batches, row, store)).result or {})["outcome"] == "cancelled"
+    late = await batches.create(KEY, "bedrock", NewBatch(id="batch_late", input=None, terms={"asked": {}}, window_s=1))
+    assert ((await ended(batches, late, store)).result or {})["outcome"] == "expired"
 
 
 async def test_what_can_not_be_delivered_is_kept_as_its_caller_would_have_got_it(

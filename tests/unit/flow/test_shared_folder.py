@@ -26,11 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, *parts: str) -> bytes:
-    file = SharedFolder(root).open(parts)
-    try:
-        return os.read(file, 100)
-    finally:
-        os.close(file)
+    return b"".join(SharedFolder(root).blocks(parts))
 
 
 def test_files_are_read_listed_and_written(root, tmp_path):
@@ -53,7 +49,7 @@ def test_links_are_not_followed(root, outside, parts):
     (root / "a" / "up").symlink_to(outside, target_is_directory=True)
     os.mkfifo(root / "a" / "b" / "hole")
     with pytest.raises(NotThere):
-        SharedFolder(root).open(parts)
+        read(root, *parts)
     assert list(SharedFolder(root).names(())) == [("a", "b", "in.jsonl")]
 
 
@@ -80,20 +76,29 @@ def test_a_link_in_the_place_of_a_result_is_replaced_and_what_it_points_to_stays
 def test_a_folder_in_the_place_of_a_result_is_told(root, tmp_path):
     source = tmp_path / "source"
     source.write_text("x")
-    with pytest.raises(NotThere, match="is a folder"):
+    with pytest.raises(NotThere, match="a/b: is a directory"):
         SharedFolder(root).write(("a", "b"), source)
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["b"]
+
+
+def test_a_result_whose_name_is_too_long_is_told(root, tmp_path):
+    """As one may become that a suffix is put behind: no other try makes it shorter."""
+    source = tmp_path / "source"
+    source.write_text("x")
+    with pytest.raises(NotThere, match="too long"):
+        SharedFolder(root).write(("a", "x" * 256), source)
     assert sorted(path.name for path in (root / "a").iterdir()) == ["b"]
 
 
 @pytest.mark.parametrize("parts", [("missing",), ("a", "missing", "x"), ("a", "b", "in.jsonl", "x"), ("a",)])
 def test_what_is_not_there_is_told(root, parts):
     with pytest.raises(NotThere, match="/".join(parts[:1])):
-        SharedFolder(root).open(parts)
+        read(root, *parts)
 
 
 def test_a_root_that_is_gone_is_told(tmp_path):
     with pytest.raises(NotThere, match="gone"):
-        SharedFolder(tmp_path / "gone").open(("a",))
+        read(tmp_path / "gone", "a")
 
 
 def test_a_folder_that_is_swapped_for_a_link_all_the_time_never_leads_out(root, outside):

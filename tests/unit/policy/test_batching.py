@@ -13,6 +13,14 @@ def test_none_while_the_window_is_long_enough():
     assert lines_to_raise(100, running=2.0, line_s=1.0, window_s=99.0) == 1
 
 
+def test_none_in_the_first_minutes_of_a_long_window():
+    """R39: what needs less than one slot waits for what the other tiers leave, until the window is near its end."""
+    assert lines_to_raise(100, running=0.0, line_s=1.0, window_s=86_400.0) == 0
+    assert lines_to_raise(100, running=0.0, line_s=1.0, window_s=601.0) == 0
+    assert lines_to_raise(100, running=0.0, line_s=1.0, window_s=600.0) == 1
+    assert lines_to_raise(10**6, running=0.0, line_s=1.0, window_s=86_400.0) == 24
+
+
 def test_as_many_as_finishing_needs():
     assert lines_to_raise(100, running=0.0, line_s=1.0, window_s=50.0) == 4
     assert lines_to_raise(100, running=3.0, line_s=1.0, window_s=50.0) == 1

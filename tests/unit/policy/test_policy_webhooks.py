@@ -10,7 +10,7 @@ import standardwebhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fareclass.policy.webhook_address import AddressError, is_literal, judge, parse_target
+from fareclass.policy.outbound_address import AddressError, is_literal, judge, parse_target
 from fareclass.policy.webhooks import EVENTS, GIVE_UP_S, RETRY_S, body, headers, retry_after_s, wait_us
 
 PRIVATE = [

@@ -27,7 +27,7 @@ _RIGHT_TYPES: Final = (b"stream", b"none")
 _PUT: Final = """
 local requests, answers, group, id = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local pending = redis.pcall('XPENDING', requests, group, id, id, 1)
-if #pending == 0 and #redis.call('XRANGE', requests, id, id) > 0 then
+if not pending.err and #pending == 0 and #redis.call('XRANGE', requests, id, id) > 0 then
   return 0
 end
 redis.call('XADD', answers, '*', unpack(ARGV, 3))
@@ -35,7 +35,8 @@ redis.pcall('XACK', requests, group, id)
 return 1
 """
 """An answer and its acknowledgement in one step, unless another worker was first. A request that was trimmed away, or
-whose group was deleted, is no longer pending either: its answer is written, for want of a way to tell."""
+whose group is gone, is no longer pending either: its answer is written, for want of a way to tell. Of a group that was
+made anew meanwhile nothing is pending, but it has the request again, and answers it then."""
 _LEAVE: Final = """
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
   redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
@@ -154,7 +155,10 @@ class Streams:
                 await self._claim(ids, 0, idle=round(idle_s * 1000), justid=True)
 
     async def put(self, id: str, fields: Mapping[bytes, bytes]) -> bool:
-        """Write an answer and acknowledge its request in one step; False if that was done before, by anybody."""
+        """Write an answer and acknowledge its request in one step.
+
+        False if it is not this group's to answer now: another worker has, or the group was made anew and will.
+        """
         pairs = [part for pair in fields.items() for part in pair]
         with _reaching():
             done = await self._run(_PUT, [self._requests, self._answers], [self._group, id, *pairs])

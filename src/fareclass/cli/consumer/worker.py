@@ -175,7 +175,7 @@ class Worker:
             self.answered += 1
             self.failed += answer.status >= 400
         else:
-            self._patience.say(f"{message.id} was answered already")
+            self._patience.say(f"{message.id} was answered already, or is to be once more: its group was made anew")
 
     async def _keep(self) -> None:
         """However long a request takes, nobody else shall take it for left."""

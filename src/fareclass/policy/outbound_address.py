@@ -1,4 +1,4 @@
-"""Where webhooks may go (R47): judged by the address that a name was resolved to, not by the name."""
+"""Where webhooks may go and object stores be (R47): judged by the address that a name was resolved to, not by the name."""
 
 import re
 from collections.abc import Callable, Sequence
