@@ -158,8 +158,8 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     webhooks = _webhooks(config, store, master, control, outbound, stack)
     roots = BatchRoots(control, config.batch_folders, config.object_stores)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
-    metrics = _metrics(telemetry, None if config.loopback else admin_key)
-    admin = admin_app(control, spending, webhooks, roots, fleet, admin_key, also=[metrics])
+    also = [_metrics(telemetry, None if config.loopback else admin_key)]
+    admin = admin_app(control, spending, webhooks, roots, fleet, admin_key, also=also)
 
     def ready() -> str | None:
         return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
@@ -179,9 +179,14 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
         conversations=conversations,
     )
     stack.push_async_callback(asgi.close)
-    shown = None if config.admin_key else admin_key
-    first = None if project_key is None else FirstKeys(admin=shown, project=project_key)
-    return System(asgi, first, ready, stack)
+    return System(asgi, _first_keys(config, admin_key, project_key), ready, stack)
+
+
+def _first_keys(config: Config, admin_key: str, project_key: str | None) -> FirstKeys | None:
+    """What a first start has to show; of the admin key only what nobody chose."""
+    return (
+        None if project_key is None else FirstKeys(admin=None if config.admin_key else admin_key, project=project_key)
+    )
 
 
 def _tariffs(config: Config) -> Mapping[str, Tariff]:

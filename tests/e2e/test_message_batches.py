@@ -155,6 +155,14 @@ def test_a_request_that_is_too_long_is_named(tmp_path, monkeypatch):
         batch_split.split_here(body, tmp_path / "lines")
 
 
+async def test_r51_millions_of_tiny_requests_take_no_memory(tmp_path):
+    """Of the process that takes them apart, which says so."""
+    body = tmp_path / "body"
+    body.write_bytes(b'{"requests":[' + b",".join([b'{"custom_id":"a","params":{}}'] * 6_000_000) + b"]}")
+    with pytest.raises(batch_split.SplitError, match="far more than 100000 requests"):
+        await batch_split.split(body, tmp_path / "lines")
+
+
 def test_requests_of_any_layout_become_one_line_each(tmp_path):
     requests = [asked("a", system="two\nlines"), asked("b", metadata={"user_id": "ü\u2028"})]
     body, lines = tmp_path / "body", tmp_path / "lines"

@@ -158,9 +158,11 @@ async def test_r49_wider_than_the_replica(launch):
 
 
 async def test_the_engines_context_is_the_callers_limit(real):
-    """The real engine refuses what does not fit into one slot; the caller reads its own words."""
+    """The real engine refuses what does not fit into one slot; clients know the code and the words."""
     answer = await real.ask(messages=[{"role": "user", "content": "word " * 2000}])
-    assert answer.status_code == 400 and "context" in error(answer)["message"]
+    assert answer.status_code == 400 and error(answer)["code"] == "context_length_exceeded"
+    assert error(answer)["message"].startswith("prompt is too long: ")
+    assert error(answer)["message"].endswith(" maximum")
 
 
 async def test_r38_nothing_of_a_refused_request_is_kept(launch):

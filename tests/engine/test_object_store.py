@@ -225,3 +225,23 @@ async def test_r47_an_address_that_is_not_public_is_not_spoken_to(url: str):
 async def test_a_store_that_is_away_may_come_back():
     with pytest.raises(OutboundError, match="can't be used"):
         await store("http://127.0.0.1:1").names(BUCKET, "", 10)
+
+
+async def test_r47_a_listing_that_is_too_long_is_not_kept():
+    """A page has a bound, and so has the number of pages that hold no key."""
+    pages: list[int] = []
+
+    def long(_request: web.Request) -> web.Response:
+        return web.Response(text=XML.format("ListBucketResult", "<Contents></Contents>" * 500_000))
+
+    def endless(_request: web.Request) -> web.Response:
+        pages.append(1)
+        page = "<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes><NextContinuationToken>on</NextContinuationToken>"
+        return web.Response(text=XML.format("ListBucketResult", page))
+
+    async with fake(long) as url:
+        with pytest.raises(OutboundError):
+            await store(url).names(BUCKET, "", 10)
+    async with fake(endless) as url:
+        assert await store(url).names(BUCKET, "", 10) == []
+    assert len(pages) == 11

@@ -28,9 +28,23 @@ async def test_a_form_and_its_file():
     assert (form.fields, form.file_name, written) == ({"purpose": "batch"}, "a.jsonl", b"{}\n")
 
 
+async def test_a_file_name_may_be_in_any_language():
+    part = b"--x\r\nContent-Disposition: form-data; name=file; filename*=UTF-8''na%C3%AFve.jsonl\r\n\r\n\r\n--x--\r\n"
+    assert (await read(part, "x"))[0].file_name == "na\xefve.jsonl"
+
+
 @pytest.mark.parametrize(
     ("content", "boundary"),
-    [(b"", "x"), (b"no form", "x"), (b"--x\r\nno header", "x"), (b"--" + b"x" * 300 + b"\r\n", "x" * 300), (b"", '""')],
+    [
+        (b"", "x"),
+        (b"no form", "x"),
+        (b"--x\r\nno header", "x"),
+        (b"--" + b"x" * 300 + b"\r\n", "x" * 300),
+        (b"", '""'),
+        (b"", "x; boundary*=a; boundary*0=b"),
+        (b"", f"x; boundary*{'9' * 5_000}=a"),
+        (b"--x\r\nContent-Disposition: form-data; name=file; filename*=a; filename*0=b\r\n\r\n\r\n--x--\r\n", "x"),
+    ],
 )
 async def test_r50_what_is_no_form_is_refused(content, boundary):
     with pytest.raises(Refusal, match="can't be read") as caught:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fareclass.engine.base import EngineFailed
-from fareclass.engine.upstream import Flavour
+from fareclass.engine.upstream import CONTINUES, Flavour
 
 Look = Callable[[str, str, Mapping[str, Any]], Awaitable[tuple[int, Any]]]
 """Method, path and body of a small question; status and decoded answer."""
@@ -20,7 +20,8 @@ async def count_chat(look: Look, flavour: str, model: str, body: Mapping[str, An
     """Tokens of a chat as the model reads it, with all that its template adds; None where that can't be asked."""
     asked = {name: body[name] for name in ("messages", "tools") if body.get(name)}
     if flavour == Flavour.VLLM:
-        return await _count(look, {"model": model, **asked})
+        begun = {CONTINUES: True, "add_generation_prompt": False} if body.get(CONTINUES) else {}
+        return await _count(look, {"model": model, **asked, **begun})
     if flavour != Flavour.LLAMA:
         return None
     try:

@@ -19,12 +19,28 @@ _PART: Final = 16 * 2**20
 """A larger file goes in parts of so many bytes, of which S3 takes 10,000."""
 _PARTS_HELD: Final = 2
 """Parts that are in memory at once. With one alone, the library would read them all before the first is sent."""
+_PAGE_BYTES: Final = 8 * 2**20
 _FINAL: Final = range(300, 500)
 _PASSES: Final = frozenset({408, 429})
 
 
 class ObjectRefused(Exception):
     """The store says no, and would again: there is no such object, or it may not be read or written."""
+
+
+class _Answer(aiohttp.ClientResponse):
+    """What the library reads whole, a page of a listing or an error, is bounded; objects are not read so."""
+
+    async def read(self) -> bytes:
+        if self._body is None:
+            body = bytearray()
+            async for block in self.content.iter_any():
+                body += block
+                if len(body) > _PAGE_BYTES:
+                    self.close()
+                    raise aiohttp.ClientPayloadError("the object store's answer is too long")
+            self._body = bytes(body)
+        return self._body
 
 
 class _Client(S3Client):
@@ -55,10 +71,12 @@ class ObjectStore:
             OutboundError: the store can't be spoken to at the moment.
         """
         found: list[str] = []
+        pages = 0
         async with self._bucket(bucket) as client:
             async for objects, _ in client.list_objects_v2(prefix=prefix):
                 found += (each.key for each in objects)
-                if len(found) > most:
+                pages += 1
+                if len(found) > most or pages > most:
                     break
         return found[: most + 1]
 
@@ -83,7 +101,9 @@ class ObjectStore:
     async def _bucket(self, bucket: str) -> AsyncIterator[S3Client]:
         url = f"{self._url}/{bucket}"
         try:
-            async with self._outbound.session(url, timeout=_TIMEOUT, read_bufsize=_BLOCK) as session:
+            async with self._outbound.session(
+                url, timeout=_TIMEOUT, read_bufsize=_BLOCK, response_class=_Answer
+            ) as session:
                 yield _Client(session, url, credentials=self._credentials)
         except AwsError as error:
             _check(error.status, bucket)

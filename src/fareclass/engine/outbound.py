@@ -78,7 +78,12 @@ class Outbound:
 
     @asynccontextmanager
     async def session(
-        self, url: str, *, timeout: aiohttp.ClientTimeout, read_bufsize: int
+        self,
+        url: str,
+        *,
+        timeout: aiohttp.ClientTimeout,
+        read_bufsize: int,
+        response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
     ) -> AsyncIterator[aiohttp.ClientSession]:
         """Speaks to what the name in this URL stands for now, each address of which was checked, and to nothing else.
 
@@ -99,6 +104,7 @@ class Outbound:
             trust_env=False,
             auto_decompress=False,
             read_bufsize=read_bufsize,
+            response_class=response_class,
             timeout=timeout,
         ) as session:
             yield session

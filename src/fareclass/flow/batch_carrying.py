@@ -112,6 +112,8 @@ class Places:
         if names is None:
             if not spot.below:
                 raise NotThere("its folder is not there")
+            if f"{spot.uri.parts[-1]}.out" == MANIFEST:
+                raise NotThere("its results would stand where the sums are to be; give it another name")
             return [Source(spot.uri.parts[-1], spot)]
         wanted = sorted(name for name in names if name.endswith(_SUFFIX))
         if not wanted:

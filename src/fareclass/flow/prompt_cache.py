@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection
 
-from fareclass.core.field_names import API
+from fareclass.core.field_names import API, OWNED
 from fareclass.core.limits import CACHE_LEAST_BYTES
 from fareclass.core.prefix import Prefix
 from fareclass.core.request import Request
@@ -33,6 +33,7 @@ _TEMPLATE: Final = frozenset(
     ]
 )
 """Fields beside tools and messages that a model's template may write into the prompt; so may any that is no API's."""
+_SETTLED = API | OWNED
 
 _FRESH_US: Final = 1_000
 """A request that waited no longer than this need not look again at its start."""
@@ -92,7 +93,7 @@ class PromptCaches:
         """What is known of a request's prompt; None for one too short to matter. `body` is what goes upstream."""
         if request.prompt_bytes < min(CACHE_LEAST_BYTES, model.cache_min_tokens):
             return None
-        settings = {name: value for name, value in body.items() if name in _TEMPLATE or name not in API}
+        settings = {name: body[name] for name in body if name in _TEMPLATE or name not in _SETTLED}
         project = request.key.project.id
         seed = msgspec.json.encode((project, model.name, request.path, settings))
         prefix = read_prefix(self._key, seed, request.blocks())

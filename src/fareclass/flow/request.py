@@ -100,6 +100,14 @@ class Walk:
             ending = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {request.id}.")
         await self._settle(visit, ending, reply)
 
+    def check(self, request: Request) -> None:
+        """Look at a request whose caller is only promised an answer.
+
+        Raises:
+            Refusal: it is one that `run` would refuse whenever its turn came.
+        """
+        self._understand(self._snapshot(), Visit(request))
+
     def rejected(self, arrival: Arrival, endpoint: str, key: Key | None, refusal: Refusal) -> None:
         """A request ended before it was understood: its one event all the same (R6)."""
         finished = Finished(
@@ -120,21 +128,26 @@ class Walk:
         """Wait for the counting of calls whose callers went away."""
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    def _admit(self, request: Request, reply: Reply, visit: Visit) -> Production:
-        """Everything up to the request's place in line, in one step."""
-        snapshot = self._snapshot()
-        key = request.key
+    def _understand(self, snapshot: Snapshot, visit: Visit) -> tuple[Model, Claim]:
+        """Which model and tier are asked for, and that they may be: what depends on nothing that moves."""
+        request, key, job = visit.request, visit.key, visit.request.job
         model = snapshot.models.get(request.model)
         if model is None:
             raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
         visit.model = model
         found = snapshot.reservations.get((key.project.id, model.name))
         reservations = usable(found, now_us()) if found else ()
-        job = request.job
         claim = asked(key, model, request.tier_word, reservations) if job is None else Claim(Tier.BATCH, Tier.BATCH)
         visit.terms = Terms(claim.requested, claim.requested)
         check_allowed(claim.requested, key, model)
         check_media(request.media_hosts, model)
+        return model, claim
+
+    def _admit(self, request: Request, reply: Reply, visit: Visit) -> Production:
+        """Everything up to the request's place in line, in one step."""
+        snapshot = self._snapshot()
+        model, claim = self._understand(snapshot, visit)
+        key, job = request.key, request.job
         body, dropped = upstream_fields(request, model)
         if not self._ledger.healthy:
             raise Refusal(Outcome.SHED, _NO_LEDGER, retry_after_ms=_LEDGER_RETRY_MS)

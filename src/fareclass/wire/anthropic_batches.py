@@ -30,6 +30,8 @@ from fareclass.wire.project_plane import Call, Operation, Streamed, json_answer,
 
 API: Final = "anthropic"
 _BATCHES: Final = f"{PATH}/batches"
+_SPLITS: Final = 2
+"""Bodies that are taken apart at once, each in a process with up to 512 MiB."""
 _KIND: Final = "msgbatch"
 _WINDOW_S: Final = 86_400
 _BLOCK: Final = 2**18
@@ -127,6 +129,7 @@ class MessageBatchCalls:
     def __init__(self, batches: Batches, files: Files) -> None:
         self._batches = batches
         self._files = files
+        self._splitting = asyncio.Semaphore(_SPLITS)
 
     def operations(self) -> list[Operation]:
         one = _BATCHES + "/{batch}"
@@ -148,7 +151,8 @@ class MessageBatchCalls:
             await _take(call, body)
             lines = await self._files.begin(call.key.project.id)
             try:
-                total = await split(body.path, lines.path)
+                async with self._splitting:
+                    total = await split(body.path, lines.path)
                 file = await lines.finish(f"{batch}.jsonl", "batch", None, id=file_of(batch, "i"))
             finally:
                 lines.drop()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState
@@ -59,15 +60,13 @@ class _Reader:
         self._header = (bytearray(), bytearray())
 
     def _headers_end(self) -> None:
-        parsed = Message()
-        parsed["content-disposition"] = self._disposition.decode("utf-8", "replace")
-        name, file_name = (parsed.get_param(part, header="content-disposition") for part in ("name", "filename"))
-        self._name = name if isinstance(name, str) else ""
+        disposition = self._disposition.decode("utf-8", "replace")
+        self._name = _param("content-disposition", disposition, "name")
         if self._name == "file":
             if self._form.file_name is not None:
                 raise _bad("there are two files")
             self._in_file = True
-            self._form.file_name = file_name if isinstance(file_name, str) else ""
+            self._form.file_name = _param("content-disposition", disposition, "filename")
         elif len(self._form.fields) >= _FIELDS or not self._name:
             raise _bad("there are too many fields, or one has no name")
 
@@ -90,10 +89,9 @@ async def read_form(content_type: str, body: AsyncIterator[bytes], write: Write)
     Raises:
         Refusal: `invalid`: no such form, or broken off.
     """
-    parsed = Message()
-    parsed["content-type"] = content_type
-    boundary = parsed.get_param("boundary")
-    if parsed.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary.isascii():
+    boundary = _param("content-type", content_type, "boundary")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "multipart/form-data" or not boundary or not boundary.isascii():
         raise _bad("the body must be multipart/form-data")
     form = Form()
     reader = _Reader(form)
@@ -110,6 +108,21 @@ async def read_form(content_type: str, body: AsyncIterator[bytes], write: Write)
     if parser.state != MultipartState.END:
         raise _bad("it breaks off")
     return form
+
+
+def _param(header: str, value: str, name: str) -> str:
+    """A parameter of a header, empty where there is none.
+
+    Raises:
+        Refusal: `invalid`: it is given in pieces that are none.
+    """
+    parsed = Message()
+    parsed[header] = value
+    try:
+        found = parsed.get_param(name, "", header)
+    except (TypeError, ValueError):
+        raise _bad(f"`{header}` is malformed") from None
+    return collapse_rfc2231_value(found)
 
 
 def _bad(why: str) -> Refusal:

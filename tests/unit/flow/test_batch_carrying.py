@@ -134,3 +134,11 @@ async def test_an_input_that_may_not_be_read_whole_ends_its_job_at_once(
     monkeypatch.setattr(os, "open", deny)
     with pytest.raises(CarryError, match="can't be read: private: permission denied"):
         await places.fetch(job("healthy"), Taken())  # type: ignore[arg-type]
+
+
+async def test_an_input_whose_results_would_be_the_sums_is_none(places: Places, tmp_path: Path):
+    (tmp_path / "healthy" / "in" / "manifest.json").write_bytes(b"line")
+    row = job("healthy")
+    row.terms["asked"]["input"] = "s3://shared/in/manifest.json"
+    with pytest.raises(CarryError, match="give it another name"):
+        await places.fetch(row, Taken())  # type: ignore[arg-type]

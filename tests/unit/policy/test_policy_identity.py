@@ -37,7 +37,9 @@ def test_r51_any_other_token_is_refused_in_the_same_words(bad):
 
 
 def test_the_admin_key_is_told_where_it_belongs():
-    with pytest.raises(Refusal, match=r"^An admin key is for the control plane alone\. Ask .* for a key of your project"):
+    with pytest.raises(
+        Refusal, match=r"^An admin key is for the control plane alone\. Ask .* for a key of your project"
+    ):
         authenticate(SNAPSHOT, token("admin", "z" * 52).encode())
 
 
