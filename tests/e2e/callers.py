@@ -20,7 +20,9 @@ RULES = {
 class Listener:
     """A caller who reads a stream in the background."""
 
-    def __init__(self, gateway: Gateway, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, gateway: Gateway, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> None:
         self.chunks: list[dict[str, Any]] = []
         self.error: dict[str, Any] | None = None
         self.done = False
