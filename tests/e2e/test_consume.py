@@ -121,12 +121,13 @@ async def test_what_cannot_be_sent_is_answered_and_blocks_nothing(gateway: Gatew
         await queue.ask(b"no json", mine="kept"),
         await queue.ask(path="/admin/v1/keys"),
         await queue.ask(chat(stream=True)),
+        await queue.ask({"model": MODEL, "input": QUESTION, "background": True}, path="/v1/responses"),
         await queue.ask(request_id="taken"),
     ]
     wrong = [await queue.ask(chat(model="none")), await queue.ask(tier="gold"), await queue.ask(chat(max_tokens="4"))]
     good = await queue.ask()
     await hire(gateway)
-    answers = await queue.answered(9)
+    answers = await queue.answered(10)
     assert {code(answers[request]) for request in bad} == {"invalid_message"}
     assert {answers[request]["status"] for request in bad} == {b"400"}
     assert "request_id" not in answers[bad[-1]] and answers[bad[1]]["mine"] == b"kept"
@@ -219,6 +220,7 @@ async def test_r51_a_password_of_valkey_is_never_shown(gateway: Gateway, consume
         await operator.aclose()
         wrong = await consume(gateway, at=Queue(f"redis://:guess-me@{at}"))
         assert await wrong.wait() == 1
+        assert f"{REQUESTS} → {ANSWERS} at {at}, as" in wrong.said
         assert "Valkey does not let us in" in wrong.said and "guess-me" not in wrong.said
         queue = Queue(f"redis://:sesame@{at}")
         request = await queue.ask()

@@ -339,6 +339,15 @@ async def test_an_input_that_is_none_is_told(launch: Launch, shared: Path, name,
     assert done["status"] == "Failed" and message in done["message"]
 
 
+async def test_r3_a_job_whose_model_would_run_no_record_is_refused(launch: Launch, shared: Path):
+    models = {MODEL: simulated(**FAST)["models"][MODEL] | {"tiers": ["default"]}}
+    jobs = Jobs(await launch(settings(shared, models=models)))
+    for model, code in {"zz": "ResourceNotFoundException", MODEL: "AccessDeniedException"}.items():
+        with pytest.raises(ClientError, match=rf"\({code}\).* The model `{model}` does not"):
+            await jobs.create("s3://acme/in/a.jsonl", "s3://acme/out/", modelId=model)
+    assert (await jobs.call("list_model_invocation_jobs"))["invocationJobSummaries"] == []
+
+
 async def test_r51_another_projects_jobs_and_places_are_not_there(launch: Launch, shared: Path):
     gateway = await launch(settings(shared))
     await give(gateway, local(shared))

@@ -247,12 +247,38 @@ async def test_r15_a_background_response_is_cancelled(real):
     assert row["outcome"] == "cancelled" and 0 < row["output"] < 900
 
 
+REMOTE = [{"role": "user", "content": [{"type": "input_image", "image_url": "https://a.example/b.png"}]}]
+HOPELESS = [
+    ({"model": "nobody"}, 404),
+    ({"service_tier": "cheap"}, 400),
+    ({"service_tier": "reserved"}, 400),
+    ({"service_tier": "priority"}, 403),
+    ({"input": REMOTE}, 400),
+]
+
+
+@pytest.mark.parametrize(("wrong", "status"), HOPELESS)
+async def test_r3_what_no_wait_will_change_is_refused_and_not_promised(gateway, wrong, status):
+    """As it is where its caller waits for it."""
+    key = await gateway.new_key(allowed_tiers=["default", "reserved"])
+    caller = gateway.caller(key["secret"])
+    asked = {"model": MODEL, "input": "x"} | wrong
+    awaited = await caller.post("/responses", json=asked)
+    assert awaited.status_code == status
+    for stream in (False, True):
+        promised = await caller.post("/responses", json=asked | {"background": True, "stream": stream})
+        assert (promised.status_code, promised.json()) == (status, awaited.json())
+    assert len({(row["outcome"], row["code"], row["key"]) for row in await gateway.recorded(3)}) == 1
+
+
 async def test_a_refusal_in_the_background_is_told_where_it_is_fetched(gateway):
     sdk = gateway.sdk()
-    promised = await sdk.responses.create(model="nobody", input="x", background=True, stream=False)
+    await gateway.limit(rpm=1)
+    assert (await gateway.ask()).status_code == 200
+    promised = await sdk.responses.create(model=MODEL, input="x", background=True, stream=False)
     failed = await over(sdk, promised.id)
-    assert (failed.status, failed.error.code) == ("failed", "model_not_found")
-    stream = await sdk.responses.create(model="nobody", input="x", background=True, stream=True)
+    assert (failed.status, failed.error.code) == ("failed", "rate_limit_exceeded")
+    stream = await sdk.responses.create(model=MODEL, input="x", background=True, stream=True)
     kinds = [event.type async for event in stream]
     assert kinds == ["response.created", "response.queued", "response.failed"]
 

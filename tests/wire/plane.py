@@ -93,6 +93,9 @@ class FakeWalk:
             self.cancelled.set()
             raise
 
+    def check(self, request: Request) -> None:
+        """All that a test sends may run."""
+
     def rejected(self, arrival: Any, endpoint: str, key: Key | None, refusal: Refusal) -> None:
         self.rejections.append((endpoint, key, refusal))
         self.rejection.set()

@@ -27,6 +27,7 @@ from fareclass.sched.ticket import Effect, Refuse, State, Ticket
 _OUTSIDE_QUOTAS = frozenset({Tier.RESERVED, Tier.BATCH})
 """Neither the floor nor a batch takes of what a project has on demand (R25, R37)."""
 
+
 class Brain(Sweep):
     """Who goes next, and where (R7–R12, R14–R16, R20–R25, R46, R52).
 

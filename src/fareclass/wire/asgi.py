@@ -30,7 +30,7 @@ from fareclass.wire.signed import read_signed
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _MODELS = "/v1/models"
-_ANTHROPIC = b"anthropic-version"
+ANTHROPIC = b"anthropic-version"
 """A header that only clients of Anthropic's API send."""
 
 
@@ -39,6 +39,9 @@ class Walk(Protocol):
 
     async def run(self, request: Request, reply: Reply) -> None:
         """Answer or refuse the request by `reply`. Raises nothing but `CancelledError`."""
+
+    def check(self, request: Request) -> None:
+        """Raises `Refusal` for what `run` would refuse whenever its turn came."""
 
     def rejected(self, arrival: Arrival | Request, endpoint: str, key: Key | None, refusal: Refusal) -> None:
         """A request ended before its walk: its one `Finished` event is still due (R6)."""
@@ -50,8 +53,8 @@ class Conversations(Protocol):
     async def endpoint(self, raw: bytes, key: Key) -> Endpoint:
         """The endpoint for this body of this key's project; raises `Refusal`."""
 
-    async def begin(self, request: Request, reply: HttpReply) -> Refusal | None:
-        """Promise an answer, or say why not."""
+    async def begin(self, request: Request, reply: HttpReply) -> None:
+        """Promise an answer; raises `Refusal`."""
 
 
 class DataPlane:
@@ -134,9 +137,13 @@ class DataPlane:
 
     async def _promise(self, conversations: Conversations, request: Request, reply: HttpReply) -> None:
         with suppress(ConnectionError):  # the work goes on for a caller who comes back
-            refusal = await conversations.begin(request, reply)
-            if refusal is not None:
+            try:
+                self._walk.check(request)
+                await conversations.begin(request, reply)
+            except Refusal as error:
+                refusal = error.alone()
                 self._walk.rejected(request, request.endpoint, request.key, refusal)
+                await reply.refuse(refusal)
 
     async def _understand(
         self, endpoint: Endpoint, arrival: Arrival, scope: Message, receive: Receive, send: Send
@@ -171,7 +178,7 @@ class DataPlane:
         """Models, in the form of the API that the caller speaks. That a path takes other methods is told to anybody."""
         arrival = arrive(scope["headers"])
         endpoint = find(scope)
-        theirs = any(name == _ANTHROPIC for name, _ in scope["headers"])
+        theirs = any(name == ANTHROPIC for name, _ in scope["headers"])
         own = AnthropicDialect(arrival.id, None) if theirs else OpenAIDialect(None)
         dialect = own if endpoint is None else endpoint.dialect(arrival, None)
         try:

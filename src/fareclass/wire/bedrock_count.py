@@ -13,10 +13,9 @@ from fareclass.wire.anthropic_input import read
 from fareclass.wire.bedrock import model_name, prompt_of
 from fareclass.wire.bedrock_fields import Strict, Union
 from fareclass.wire.bedrock_reply import error_headers
-from fareclass.wire.errors import bedrock_error
 from fareclass.wire.json_checks import decode_object
 from fareclass.wire.openai_fields import Object
-from fareclass.wire.project_plane import Call, Operation, json_answer
+from fareclass.wire.project_plane import Call, Operation, bedrock_refused, json_answer
 
 _INVOKED = "input.invokeModel.body"
 
@@ -48,7 +47,7 @@ def count_operation(count: Callable[[Request], Awaitable[int]]) -> Operation:
         request = _prompt(model_name(call.part("model")), decode_object(raw), len(raw), call)
         return json_answer({"inputTokens": await count(request)})
 
-    return Operation("POST", "/model/{model:path}/count-tokens", answer, refused, error_headers)
+    return Operation("POST", "/model/{model:path}/count-tokens", answer, bedrock_refused, error_headers)
 
 
 def _prompt(model: str, body: dict[str, Any], size_bytes: int, call: Call) -> Request:
@@ -62,9 +61,3 @@ def _prompt(model: str, body: dict[str, Any], size_bytes: int, call: Call) -> Re
     except ValueError:
         raise Refusal(Outcome.INVALID, f"`{_INVOKED}` is not base64.", param=_INVOKED) from None
     return bedrock_invoke.prompt_of(model, decode_object(raw), size_bytes, call.arrival, call.key)
-
-
-def refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
-    """Status and body of a refusal in Bedrock's form."""
-    status, _, body = bedrock_error(refusal)
-    return status, body

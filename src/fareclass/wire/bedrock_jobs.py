@@ -10,6 +10,8 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.snapshot import Snapshot
+from fareclass.core.tiers import Tier
 from fareclass.flow.batch_carrying import Places
 from fareclass.flow.batch_job import COMPLETED, EXPIRED_BATCH, FAILED_BATCH
 from fareclass.flow.batches import CHECKING, Batches, NewBatch
@@ -17,12 +19,12 @@ from fareclass.policy.batch_places import PlaceError
 from fareclass.store.ids import short_id
 from fareclass.store.objects import ENDED, BatchRow
 from fareclass.wire.anthropic_input import read
-from fareclass.wire.bedrock_count import refused
+from fareclass.wire.bedrock import model_name
 from fareclass.wire.bedrock_fields import Strict
 from fareclass.wire.bedrock_lines import CONVERSE, INVOKE
 from fareclass.wire.bedrock_reply import error_headers
 from fareclass.wire.json_checks import decode_object
-from fareclass.wire.project_plane import Call, Operation, json_answer, moment, not_there
+from fareclass.wire.project_plane import Call, Operation, bedrock_refused, json_answer, moment, not_there
 
 API: Final = "bedrock"
 _KIND: Final = "mij"
@@ -113,10 +115,11 @@ class JobCalls:
             ("POST", _ONE + "/{job:path}/stop", self.stop),
             ("GET", _ONE + "/{job:path}", self.get),
         ]
-        return [Operation(*each, refused, error_headers) for each in found]
+        return [Operation(*each, bedrock_refused, error_headers) for each in found]
 
     async def create(self, call: Call) -> Response:
         asked = read(decode_object(await call.body()), JobAsked)
+        _check_model(call.snapshot, model_name(asked.model_id))
         names = {
             "inputDataConfig.s3InputDataConfig.s3Uri": asked.input_data_config.s3_input_data_config.s3_uri,
             "outputDataConfig.s3OutputDataConfig.s3Uri": asked.output_data_config.s3_output_data_config.s3_uri,
@@ -248,6 +251,15 @@ class JobCalls:
             "errorRecordCount": row.failed,
         }
         return {name: value for name, value in shown.items() if value is not None}
+
+
+def _check_model(snapshot: Snapshot, name: str) -> None:
+    """Refuse at once what each of the job's records would be refused for."""
+    model = snapshot.models.get(name)
+    if model is None:
+        raise Refusal(Outcome.NOT_FOUND, f"The model `{name[:200]}` does not exist.", param="modelId")
+    if Tier.BATCH not in model.tiers:
+        raise Refusal(Outcome.FORBIDDEN, f"The model `{name}` does not allow the batch tier.", param="modelId")
 
 
 def _arn(row: BatchRow) -> str:

@@ -1,6 +1,7 @@
 """A project's own objects over HTTP (files, batches, stored responses), each call behind one of its keys (R51)."""
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,7 +23,9 @@ from fareclass.core.snapshot import Key, Snapshot
 from fareclass.deadlines import Deadlines
 from fareclass.policy.identity import authenticate
 from fareclass.wire.arrival import Arrival, CallerGone, arrive, check_encoding, read_body
-from fareclass.wire.errors import Headers, openai_error, retry_headers
+from fareclass.wire.asgi import ANTHROPIC
+from fareclass.wire.bedrock_reply import error_headers
+from fareclass.wire.errors import Headers, anthropic_error, bedrock_error, openai_error, retry_headers
 from fareclass.wire.json_checks import decode_object
 from fareclass.wire.openai import invalid_field
 from fareclass.wire.signed import read_signed
@@ -33,7 +36,12 @@ Refused = Callable[[Refusal, str], tuple[int, bytes]]
 _RETRY_MS = 2_000
 _REQUEST_ID = ("x-request-id", "request-id")
 """As OpenAI's clients read it, and Anthropic's."""
-_WHERE = "The OpenAI API begins at `/v1`, as in POST `/v1/chat/completions`; the control plane at `/admin/v1`."
+_LEFT_OUT = re.compile(r"/(?:batches|chat|completions|embeddings|files|messages|models|responses)(?:/.*)?")
+"""Addresses that would be right behind `/v1`."""
+_SENT_ONCE = b"amz-sdk-invocation-id"
+"""A header that every AWS SDK sends, with a signature or a bearer token."""
+_LIBRARY = b"x-stainless-lang"
+"""A header of OpenAI's and Anthropic's SDKs: signed by them too, a call is of their own API unless it is of a model."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +49,10 @@ _log = logging.getLogger(__name__)
 class Call(NamedTuple):
     """One call of a caller who has shown a key: whose objects it may see is `key.project`.
 
-    `raw` is its body, where that had to be read to know whose call it is.
+    `raw` is its body, where that had to be read to know whose call it is; `snapshot` is what was in force as it came.
     """
 
+    snapshot: Snapshot
     key: Key
     request: Request
     arrival: Arrival
@@ -158,8 +167,35 @@ def _openai_refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
     return openai_error(refusal)
 
 
+def bedrock_refused(refusal: Refusal, _request_id: str) -> tuple[int, bytes]:
+    """Status and body of a refusal in Bedrock's form."""
+    status, _, body = bedrock_error(refusal)
+    return status, body
+
+
 def _no_headers(_refusal: Refusal, _request_id: str) -> Headers:
     return []
+
+
+class _Api(NamedTuple):
+    """What a caller takes this gateway for: where that is, and how it says no."""
+
+    where: str
+    refused: Refused
+    error_headers: Callable[[Refusal, str], Headers] = _no_headers
+
+
+_OPENAI = _Api(
+    "The OpenAI API begins at `/v1`, as in POST `/v1/chat/completions`; the control plane at `/admin/v1`.",
+    _openai_refused,
+)
+_ANTHROPIC = _Api("Anthropic's API begins at `/v1`, as in POST `/v1/messages`.", anthropic_error)
+_BEDROCK = _Api(
+    "Of Bedrock's API there are Converse, InvokeModel and CountTokens of a `/model/{modelId}`, "
+    "and model-invocation jobs at `/model-invocation-job`.",
+    bedrock_refused,
+    error_headers,
+)
 
 
 class Operation(NamedTuple):
@@ -221,10 +257,7 @@ def _guarded(
         except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log
             _log.exception("a call failed inside the gateway", extra={"request_id": arrival.id})
             refusal = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {arrival.id}.")
-        response = _refuse(refusal, operation.refused, arrival.id)
-        for header, value in operation.error_headers(refusal, arrival.id):
-            response.headers[header.decode()] = value.decode()
-        return response
+        return _refuse(refusal, operation, arrival.id)
 
     return endpoint
 
@@ -234,17 +267,17 @@ async def _identified(snapshot: Snapshot, request: Request, arrival: Arrival, de
     Refusal: `unauthenticated`: there is no key in force that proves it.
     """
     if not arrival.signed:
-        return Call(authenticate(snapshot, arrival.token), request, arrival, deadlines, None)
+        return Call(snapshot, authenticate(snapshot, arrival.token), request, arrival, deadlines, None)
     key, raw = await read_signed(snapshot, request.scope, request.receive, arrival, deadlines)
-    return Call(key, request, arrival, deadlines, raw)
+    return Call(snapshot, key, request, arrival, deadlines, raw)
 
 
-def _refuse(refusal: Refusal, refused: Refused, request_id: str) -> Response:
-    status, body = refused(refusal, request_id)
+def _refuse(refusal: Refusal, api: Operation | _Api, request_id: str) -> Response:
+    status, body = api.refused(refusal, request_id)
     response = Response(body, status, media_type="application/json")
     for header in _REQUEST_ID:
         response.headers[header] = request_id
-    for name, value in retry_headers(refusal):
+    for name, value in [*retry_headers(refusal), *api.error_headers(refusal, request_id)]:
         response.headers[name.decode()] = value.decode()
     return response
 
@@ -252,10 +285,33 @@ def _refuse(refusal: Refusal, refused: Refused, request_id: str) -> Response:
 async def _no_route(request: Request, error: Exception) -> Response:
     """An address says so to anybody, so that a wrong one is told from a wrong key."""
     assert isinstance(error, HTTPException)
+    arrival = arrive(request.scope["headers"])
+    api = _spoken(request, arrival)
     path = request.url.path[:200]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "other methods")
         refusal = Refusal(Outcome.INVALID, f"`{path}` takes only {allowed}.", code="method_not_allowed")
     else:
-        refusal = Refusal(Outcome.NOT_FOUND, f"There is no `{path}` here. {_WHERE}", code="unknown_url")
-    return _refuse(refusal, _openai_refused, arrive(request.scope["headers"]).id)
+        message = f"There is no {request.method} `{path}` here. {_way(path, api)}"
+        refusal = Refusal(Outcome.NOT_FOUND, message, code="unknown_url")
+    return _refuse(refusal, api, arrival.id)
+
+
+def _spoken(request: Request, arrival: Arrival) -> _Api:
+    """The API of a caller whose address is none of it."""
+    headers = dict(request.scope["headers"])
+    if ANTHROPIC in headers:
+        return _ANTHROPIC
+    aws = arrival.signed or _SENT_ONCE in headers
+    return _BEDROCK if aws and (_LIBRARY not in headers or "/model/" in request.url.path) else _OPENAI
+
+
+def _way(path: str, api: _Api) -> str:
+    """What to do about a wrong address."""
+    if path.startswith("/v1/v1/") and api is _OPENAI:
+        return "Leave one `/v1` out of the base URL."
+    if path.startswith("/v1/v1/") or (path.startswith("/v1/") and api is _BEDROCK):
+        return "Leave `/v1` out of the base URL."
+    if _LEFT_OUT.fullmatch(path):
+        return f"Put `/v1` at the end of the base URL, so that this becomes `/v1{path}`."
+    return api.where

@@ -139,25 +139,24 @@ class Background:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def begin(self, request: Request, reply: HttpReply) -> Refusal | None:
-        """Promise an answer, or say why not; a stream is followed to its end."""
-        try:
-            work = await self._promise(request)
-        except Refusal as refusal:
-            await reply.refuse(refusal)
-            return refusal
+    async def begin(self, request: Request, reply: HttpReply) -> None:
+        """Promise an answer; a stream is followed to its end.
+
+        Raises:
+            Refusal: `throttled`: the project has too many; `invalid`: its input is too long; `shed`: no database.
+        """
+        work = await self._promise(request)
         own = (b"x-request-id", request.id.encode())
         if work.recording is None:
             body = work.row.body
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), own]
             await reply.pass_on({"type": "http.response.start", "status": 200, "headers": headers})
             await reply.pass_on({"type": "http.response.body", "body": body})
-            return None
+            return
         await reply.pass_on({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, own]})
         async for events in follow(work.recording, -1):
             await reply.pass_on({"type": "http.response.body", "body": events, "more_body": True})
         await reply.pass_on({"type": "http.response.body", "body": b""})
-        return None
 
     def find(self, project: str, id: str) -> ResponseRow | None:
         """How one stands that is not over, or was so a moment ago."""

@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from fareclass.cli import consume
+from fareclass.cli.consumer.run import place
 
 GOOD = {"FARECLASS_API_KEY": "fc_key_secret", "FARECLASS_VALKEY": "redis://:guess-me@127.0.0.1:1/2"}
 
@@ -56,6 +57,18 @@ def test_addresses_that_are_good(address, started):
     assert fareclass("a", "b", "--name", "me", FARECLASS_VALKEY=address) == (0, "")
     ((words, more),) = started
     assert words == (address, "a", "b", "fareclass", "me") and more["tier"] == "flex"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("redis://h", "h:6379"),
+        ("rediss://u:guess-me@h:6380/3?ssl_ca_certs=ca.pem", "h:6380"),
+        ("redis://:guess@me@[::1]:7000", "[::1]:7000"),
+    ],
+)
+def test_r51_host_and_port_are_shown_without_the_password(address, shown):
+    assert place(address) == shown
 
 
 def test_certificates_that_are_not_there_are_told():

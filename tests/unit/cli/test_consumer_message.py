@@ -65,6 +65,13 @@ def test_the_messages_tier_goes_before_the_workers_and_values_stay_as_they_were_
     assert call.body == b'{"top_p":1.00,"seed":12345678901234567890123,"service_tier":"priority"}'
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/responses", b'{"background":false}'), ("/v1/chat/completions", b'{"background":true}')]
+)
+def test_background_is_sent_where_it_keeps_no_answer_back(path, body):
+    assert read_call(message(body, path=path), QUEUE, "flex").body.startswith(body[:-1])
+
+
 def test_r48_a_call_has_one_idempotency_key_whoever_sends_it():
     once = read_call(message(id="7-0", deliveries=1), QUEUE, "flex").headers["idempotency-key"]
     assert read_call(message(id="7-0", deliveries=3, other="x"), QUEUE, "flex").headers["idempotency-key"] == once
@@ -102,6 +109,7 @@ def test_r48_a_dead_workers_message_is_taken_over_while_its_work_goes_on():
         (message(b" " * (BODY_BYTES + 1)), "body"),
         (message(b'{"stream": true}'), "stream"),
         (message(b'{"stream": 1}'), "stream"),
+        (message(b'{"background": true}', path="/v1/responses"), "background"),
         (message(tier="gold\r\nx: y"), "tier"),
         (message(tier=b"\xff"), "tier"),
         (message(path=b"\xff"), "path"),

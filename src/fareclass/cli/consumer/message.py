@@ -13,6 +13,7 @@ from fareclass.core.limits import BODY_BYTES, CONSUME_DELIVERIES, CONSUME_FIELD_
 
 PATHS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
 """Calls that a message may ask for, beside those of a model that its path names."""
+_RESPONSES: Final = "/v1/responses"
 _OF_MODEL: Final = re.compile(r"/model/[\w.:@%+/~-]{1,512}/(converse|invoke)", re.ASCII)
 _NO_PLACE: Final = re.compile(r"//|/\.\.?(/|$)")
 _TIER: Final = re.compile(r"[a-z_]{1,32}")
@@ -68,7 +69,7 @@ def read_call(message: Message, queue: tuple[str, str], tier: str) -> Call:
     what is asked, so that no two calls meet under it, even if a stream is deleted and made anew.
 
     Raises:
-        BadMessage: it can't be understood, asks for a stream, or was given to workers too often.
+        BadMessage: it can't be understood, asks for no whole answer, or was given to workers too often.
     """
     if message.deliveries > CONSUME_DELIVERIES:
         why = f"Workers took this message {CONSUME_DELIVERIES} times and never came to its end; it is not tried again."
@@ -82,6 +83,7 @@ def read_call(message: Message, queue: tuple[str, str], tier: str) -> Call:
     if not _TIER.fullmatch(tier):
         raise BadMessage(f"`tier` must be the name of a tier, not {tier[:_SHOWN_CHARS]!r}.", "tier")
     fields = _read_body(message)
+    _check_whole(fields, path)
     headers = {"content-type": "application/json", "x-client-request-id": message.id}
     if not path.startswith("/model/"):
         _fill(fields, "service_tier", tier)
@@ -194,9 +196,21 @@ def _read_body(message: Message) -> dict[str, msgspec.Raw]:
         fields = _read_object(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"`body` must be a JSON object: {error}.", "body") from None
-    if bytes(fields.get("stream", _NULL)) not in (_NULL, b"false"):
-        raise BadMessage("`stream` must be left out: a queue has whole answers.", "stream")
     return fields
+
+
+def _check_whole(fields: Mapping[str, msgspec.Raw], path: str) -> None:
+    """Refuse what is not answered with all of the answer: the one reply is what goes on the queue."""
+    if _is_on(fields, "stream"):
+        raise BadMessage("`stream` must be left out: a queue has whole answers.", "stream")
+    if path == _RESPONSES and _is_on(fields, "background"):
+        raise BadMessage(
+            "`background` must be left out: a queue has whole answers, however long they take.", "background"
+        )
+
+
+def _is_on(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    return bytes(fields.get(name, _NULL)) not in (_NULL, b"false")
 
 
 def _fill(fields: dict[str, msgspec.Raw], name: str, value: object) -> None:

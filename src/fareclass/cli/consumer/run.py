@@ -18,6 +18,7 @@ from fareclass.cli.consumer.streams import Streams, Unfit
 from fareclass.cli.consumer.worker import Worker
 
 _SUMMARY_S = 60.0
+_PORT = 6379
 
 
 def run(
@@ -38,8 +39,7 @@ def run(
             worker = Worker(streams, url, key, tier=tier, places=places, say=say)
         except OSError as error:
             raise Unfit(f"the certificates in SSL_CERT_FILE or SSL_CERT_DIR can't be used: {error}") from None
-        at = urlsplit(valkey).hostname
-        say(f"{requests} → {answers} at {at}, as {name} of {group}: {places} at once, at tier {tier}")
+        say(f"{requests} → {answers} at {place(valkey)}, as {name} of {group}: {places} at once, at tier {tier}")
         await _live(worker, console, f"{requests} → {answers}  ", say)
 
     try:
@@ -47,6 +47,13 @@ def run(
     except (Unfit, WrongKey) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(1) from None
+
+
+def place(valkey: str) -> str:
+    """Host and port of an address, without the password that may be in it."""
+    parts = urlsplit(valkey)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or _PORT}"
 
 
 async def _live(worker: Worker, console: Console, title: str, say: Callable[[str], None]) -> None:
