@@ -136,8 +136,8 @@ async def test_nothing_private_of_the_engine_reaches_the_caller(local):
         assert private not in stream
 
 
-async def test_a_prompt_too_long_for_the_engine_is_refused_in_its_words(local):
-    with pytest.raises(EngineRefused, match="context") as refused:
+async def test_a_prompt_too_long_for_the_engine_is_refused_with_its_counts(local):
+    with pytest.raises(EngineRefused, match=r"prompt is too long: 30\d\d tokens > 2048 maximum") as refused:
         await local.open(chat("word " * 3000, max_tokens=1))
     assert refused.value.status == 400
 
