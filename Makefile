@@ -18,10 +18,10 @@ install: .venv/.serve  ## the set-up of `serve` alone
 
 # Files go out in the order of their names, which has the long ones (e2e, engine) first.
 test: .venv/.test  ## everything but what is marked slow; ARGS="-k name"
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: .venv/.test  ## everything: also six times as many schedules, kills over and over, and limits of minutes
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.check  ## style, types, import directions
 	$(BIN)/ruff check

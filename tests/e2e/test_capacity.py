@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from fareclass.config import load
@@ -18,6 +19,7 @@ def capacity(model: str, file: Path | None = None) -> subprocess.CompletedProces
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environ)
 
 
+@pytest.mark.slow
 def test_what_the_built_in_engine_does_goes_into_its_configuration(tmp_path: Path) -> None:
     """R19: the lines printed are ones that the configuration takes, and no database was touched for it."""
     settings: dict[str, Any] = local(slots=2)
