@@ -93,14 +93,14 @@ async def test_what_is_not_there_will_not_be_later(url: str, tmp_path: Path):
         await store(url).write("absent", "a", source)
 
 
-@pytest.fixture
-async def odd() -> AsyncIterator[tuple[str, list[int]]]:
-    """A server that answers with the status that was put last, or with what is no XML."""
-    says = [500]
+@asynccontextmanager
+async def fake(say: Callable[[web.Request], web.Response]) -> AsyncIterator[str]:
+    """A store that answers so, once it has read the whole call."""
 
-    async def handle(_request: web.Request) -> web.Response:
-        location = {"Location": "http://169.254.169.254/latest"} if says[-1] == 302 else {}
-        return web.Response(status=says[-1], text="<no", headers=location)
+    async def handle(request: web.Request) -> web.Response:
+        async for _ in request.content.iter_chunked(2**20):
+            pass
+        return say(request)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
@@ -108,8 +108,21 @@ async def odd() -> AsyncIterator[tuple[str, list[int]]]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}", says
+    yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
     await runner.cleanup()
+
+
+@pytest.fixture
+async def odd() -> AsyncIterator[tuple[str, list[int]]]:
+    """A server that answers with the status that was put last, or with what is no XML."""
+    says = [500]
+
+    def say(_request: web.Request) -> web.Response:
+        location = {"Location": "http://169.254.169.254/latest"} if says[-1] == 302 else {}
+        return web.Response(status=says[-1], text="<no", headers=location)
+
+    async with fake(say) as url:
+        yield url, says
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 200])
@@ -141,25 +154,6 @@ def s3_says(request: web.Request) -> web.Response:
     if request.method == "POST":
         return web.Response(text=XML.format("CompleteMultipartUploadResult", ""))
     return web.Response(status=204 if request.method == "DELETE" else 200, headers={"ETag": '"e"'})
-
-
-@asynccontextmanager
-async def fake(say: Callable[[web.Request], web.Response]) -> AsyncIterator[str]:
-    """A store that answers so, once it has read the whole call."""
-
-    async def handle(request: web.Request) -> web.Response:
-        async for _ in request.content.iter_chunked(2**20):
-            pass
-        return say(request)
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize("what", ["list", "get", "put", "begin of parts", "part", "end of parts"])
