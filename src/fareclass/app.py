@@ -158,8 +158,8 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     webhooks = _webhooks(config, store, master, control, outbound, stack)
     roots = BatchRoots(control, config.batch_folders, config.object_stores)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
-    also = [_metrics(telemetry, None if config.loopback else admin_key)]
-    admin = admin_app(control, spending, webhooks, roots, fleet, admin_key, also=also)
+    metrics = _metrics(telemetry, None if config.loopback else admin_key)
+    admin = admin_app(control, spending, webhooks, roots, fleet, admin_key, also=[metrics])
 
     def ready() -> str | None:
         return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
@@ -184,9 +184,8 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
 
 def _first_keys(config: Config, admin_key: str, project_key: str | None) -> FirstKeys | None:
     """What a first start has to show; of the admin key only what nobody chose."""
-    return (
-        None if project_key is None else FirstKeys(admin=None if config.admin_key else admin_key, project=project_key)
-    )
+    shown = None if config.admin_key else admin_key
+    return None if project_key is None else FirstKeys(admin=shown, project=project_key)
 
 
 def _tariffs(config: Config) -> Mapping[str, Tariff]:

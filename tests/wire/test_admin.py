@@ -18,8 +18,6 @@ from fareclass.store.database import Store
 from tests.store.made import entry
 from tests.wire.admin_plane import ADMIN_KEY, make_control
 
-AUTH = {"Authorization": f"Bearer {ADMIN_KEY}"}
-
 
 async def made(admin: httpx.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
     answer = await admin.post(path, json=body)

@@ -85,7 +85,7 @@ class Outbound:
         read_bufsize: int,
         response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
     ) -> AsyncIterator[aiohttp.ClientSession]:
-        """Speaks to what the name in this URL stands for now, each address of which was checked, and to nothing else.
+        """Speaks to what the name in this URL stands for, each address of which was checked, and to nothing else.
 
         Raises:
             OutboundError: one of them may not be spoken to, or there is none.

@@ -41,13 +41,13 @@ class Relay:
     apart, and so many of them share a prompt; 0 where it counts the call.
     """
 
-    __slots__ = ("_apart", "_continues", "_copies", "_events", "_fast", "_final", "_finished", "_going_on", "_held", "_marker", "_newest", "_rest",
+    __slots__ = ("_continues", "_copies", "_counts", "_events", "_fast", "_final", "_finished", "_going_on", "_held", "_marker", "_newest", "_rest",
                  "_running", "_said", "_started", "_width", "done")  # fmt: skip
 
     def __init__(self, width: int = 1, *, continues: bool = False, said: str = "", copies: int = 0) -> None:
         self._width = width
         self._copies = copies
-        self._apart: list[Usage] = []
+        self._counts: list[Usage] = []
         self._continues = continues
         self._said = said
         self._rest = b""
@@ -159,8 +159,8 @@ class Relay:
     def _count(self, usage: Usage | None) -> None:
         """The engine's count of the call, or of one of its sequences."""
         if self._copies and usage is not None:
-            self._apart.append(usage)
-            usage = shared(self._apart, self._copies) if len(self._apart) == self._width else None
+            self._counts.append(usage)
+            usage = shared(self._counts, self._copies) if len(self._counts) == self._width else None
         self._final = usage or self._final
 
     def _skip_said(self, choice: dict[str, Any]) -> None:

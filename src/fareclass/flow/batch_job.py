@@ -109,20 +109,16 @@ class BatchJob:
 
     async def run(self) -> str:
         """Send what is left; how it ended. Its `progress` is on disk then."""
-        working = [asyncio.create_task(each) for each in (self._feed(), self._keep(), self._watch())]
-        stop = asyncio.create_task(self._cancelled.wait())
+        working = [asyncio.create_task(each) for each in (self._keep(), self._watch())]
         try:
-            left_s = self._deadline_s - self._loop.time()
-            done, _ = await asyncio.wait([working[0], stop], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            done = await self.unless_over(self._feed())
         except asyncio.CancelledError:
             self._closing.set()
             raise
         finally:
-            for task in (stop, *working, *self._tasks):
+            for task in (*working, *self._tasks):
                 task.cancel()
-            await asyncio.gather(stop, *working, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*working, *self._tasks, return_exceptions=True)
             await self._commit()
         if self._cancelled.is_set():
             await self.close_rest(CANCELLED)

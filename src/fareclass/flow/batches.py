@@ -352,7 +352,7 @@ class Batches:
             return objects.open_batches(connection)
 
     def _add(self, row: BatchRow, file: str | None) -> BatchRow | None:
-        """The one that its token made before, if it did. `file` is deleted before it is read, or not at all."""
+        """The one that its token made before, if it did. `file` must be there still; once this is, it can't be deleted."""
         with self._store.write() as connection:
             if file is not None and objects.get_file(connection, row.project, file) is None:
                 message = "The file of `input_file_id` is no longer there."

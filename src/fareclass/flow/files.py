@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,13 +30,13 @@ class Upload:
 
     def __init__(self, files: "Files", project: str, path: Path, room: int) -> None:
         self.size_bytes = 0
-        files.uploads[project] += 1
         self.path = path
         self._files = files
         self._project = project
         self._room = room
         self._block = bytearray()
         self._file = path.open("xb", buffering=0)
+        files.uploads[project] += 1
 
     async def write(self, data: bytes) -> None:
         """Raises:
@@ -118,15 +118,12 @@ class Files:
         marks = [self._folder / _UPLOADS / each for each in ids]
         for mark in marks:
             mark.touch()
-        done = True
         try:
             yield
-        except BaseException as error:
-            done = isinstance(error, Refusal)  # then nothing was moved
+        except Refusal:  # before anything was moved
+            _remove(marks)
             raise
-        finally:
-            for mark in marks if done else ():
-                mark.unlink(missing_ok=True)
+        _remove(marks)
 
     async def begin(self, project: str) -> Upload:
         """Raises:
@@ -251,6 +248,11 @@ def _check_room(count: int, size: int) -> None:
 def _no_room(bound: str) -> Refusal:
     message = f"The project has {bound} of files, which is as much as it may: delete some."
     return Refusal(Outcome.THROTTLED, message, code="files_exceeded", retry=False)
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _write_all(fd: int, data: bytearray) -> None:

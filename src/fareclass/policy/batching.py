@@ -11,8 +11,9 @@ _SAFETY = 2
 def lines_to_raise(left: int, running: float, line_s: float, window_s: float) -> int:
     """Of a batch with `left` lines, `running` of which run at once by its own rank, how many shall rank as default.
 
-    A line takes `line_s` seconds, in line and running, and `window_s` are left. All lines need `left × line_s` seconds of slots; at twice the
-    pace that would just do, so many slots are needed at once; what its own rank does not get is raised, no more.
+    A line takes `line_s` seconds, in line and running, and `window_s` are left. All lines need `left × line_s` seconds
+    of slots; at twice the pace that would just do, so many slots are needed at once; what its own rank does not get is
+    raised, no more.
     """
     if left <= 0 or line_s <= 0:
         return 0

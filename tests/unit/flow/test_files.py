@@ -139,3 +139,16 @@ async def test_r51_a_project_has_only_so_many_uploads_under_way(kept: Files, mon
     first.drop()
     (await kept.begin(PROJECT)).drop()
     second.drop()
+
+
+async def test_r51_an_upload_that_could_not_begin_is_not_under_way(kept: Files, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "UPLOADS", 1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        with pytest.raises(OSError, match="No space"):
+            await kept.begin(PROJECT)
+    (await kept.begin(PROJECT)).drop()
