@@ -240,7 +240,7 @@ async def _run(setting: Setting) -> bool:
         settings.write_text(_SETTINGS.format(port=port, engine=setting.engine))
         words = [sys.executable, "-m", "fareclass", "serve", "--config", str(settings)]
         log = folder / "log"
-        with running(words, None, log, {"FARECLASS_ADMIN_KEY": _ADMIN}) as process:
+        with running(words, None, log, {"FARECLASS_ADMIN_KEY": _ADMIN, "FARECLASS_CONSOLE": "false"}) as process:
             wait_until_ready(process, port, "/readyz", log)
             key = (folder / "keys" / "first.key").read_text().strip()
             timeout = aiohttp.ClientTimeout(total=600)

@@ -18,13 +18,14 @@ from hashlib import blake2b
 import pyarrow.parquet as pq
 
 from bench import cache_local, machine
-from bench.fleet import US, Fleet, Job
 from bench.loads import HALF_HOUR_US, MOONCAKE, SLOTS, TICK_US, TRACES
 from bench.measure import percentile
 from fareclass.core.prefix import Prefix
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
 from fareclass.engine.sim_cache import Piece, PrefixCache
-from fareclass.engine.sim_replica import Speed
+from fareclass.engine.sim_replica import SimReplica, Speed
+from fareclass.planner.fleet import US, Fleet
+from fareclass.planner.job import Job
 from fareclass.policy.caching import Index
 from fareclass.sched.brain import Brain
 
@@ -145,7 +146,7 @@ def run(name: str, known: Affine | Nowhere, jobs: list[Job], replicas: int, seco
     for number in range(replicas):
         brain.add_replica(str(number), SLOTS, 0.0)
         brain.set_replica(str(number), 0.0, continuable=True, recompute_tokens=16, keeps_cut=True)
-    fleet = Fleet(brain, replicas, SPEED, jobs, placing=known)
+    fleet = Fleet(brain, [SimReplica(SPEED) for _ in range(replicas)], jobs, placing=known)
     fleet.run(seconds * 2 * US)
     served = [job for job in fleet.jobs if job.first_us is not None]
     hits = sum(job.cached for job in served) / sum(job.prompt for job in served)

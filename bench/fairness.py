@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.fleet import US, Fleet, Job, Scheduler
-from bench.loads import SLOTS, SPEED
+from bench.loads import SLOTS, engines
 from bench.machine import heading
 from bench.policies import FirstComeFirstServed, brain
 from fareclass.core.tiers import Tier
+from fareclass.planner.fleet import US, Fleet, Scheduler
+from fareclass.planner.job import Job
 from fareclass.sched.fairness import INPUT_WEIGHT, OUTPUT_WEIGHT
 
 REPLICAS = 2
@@ -64,7 +65,7 @@ def run(scheduler: Scheduler, progress: Progress, title: str) -> Served:
     """Keep every project at its habit until a million tokens are served."""
     draw = random.Random(1)
     task = progress.add_task(title, total=TOKENS)
-    fleet = Fleet(scheduler, REPLICAS, SPEED, [])
+    fleet = Fleet(scheduler, engines(REPLICAS), [])
     waiting: dict[Habit, list[Job]] = {habit: [] for habit in HABITS}
     inputs: Counter[str] = Counter()
     lowest = highest = 0.0

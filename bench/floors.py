@@ -17,12 +17,13 @@ from rich.table import Table
 
 from bench import loads, policies
 from bench.books import Books
-from bench.estimates import Estimates
-from bench.fleet import US, Fleet, Job, Scheduler
 from bench.isolation import books
-from bench.loads import MEAN_OUTPUT, MEAN_PROMPT, SLOTS, SPEED
+from bench.loads import MEAN_OUTPUT, MEAN_PROMPT, SLOTS, SPEED, engines
 from bench.machine import heading
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
+from fareclass.planner.estimates import Estimates
+from fareclass.planner.fleet import US, Fleet, Scheduler
+from fareclass.planner.job import Job
 from fareclass.sched.reserves import Floor
 from tests.sim.fluid import UNITS
 
@@ -54,7 +55,7 @@ def fleet_of(scheduler: Scheduler, replicas: int, jobs: Sequence[Job], backlog: 
     """Simulated replicas, with a backlog that never ends."""
     waiting = 4 * SPEED.limit * replicas if backlog is not None else 0
     return Fleet(
-        scheduler, replicas, SPEED, jobs, backlog=backlog, backlog_waiting=waiting, estimates=Estimates()
+        scheduler, engines(replicas), jobs, backlog=backlog, backlog_waiting=waiting, estimates=Estimates()
     )  # fmt: skip
 
 

@@ -19,12 +19,13 @@ from rich.table import Table
 
 from bench import loads, policies
 from bench.books import Books
-from bench.estimates import Estimates
-from bench.fleet import US, Fleet, Job, Scheduler
-from bench.loads import MEAN_OUTPUT, MEAN_PROMPT, SLOTS, SPEED
+from bench.loads import MEAN_OUTPUT, MEAN_PROMPT, SLOTS, SPEED, engines
 from bench.machine import heading
 from bench.measure import Run, measure, pair, percentile
 from fareclass.core.tiers import Tier
+from fareclass.planner.estimates import Estimates
+from fareclass.planner.fleet import US, Fleet, Scheduler
+from fareclass.planner.job import Job
 from fareclass.sched.reserves import Floor
 
 SEED = 1
@@ -220,8 +221,7 @@ def burst_table(each: Contest, periods: int) -> Table:
     waiting = 4 * SPEED.limit * each.replicas
     fleet = Fleet(
         brain,
-        each.replicas,
-        SPEED,
+        engines(each.replicas),
         sorted(jobs + each.others(0.0), key=lambda job: job.arrival_us),
         backlog=_backlog(0.0),
         backlog_waiting=waiting,

@@ -233,7 +233,7 @@ async def gateway(*, one_tier: bool) -> AsyncIterator[Callable[[], Callers]]:
         settings, log = folder / "fareclass.yaml", folder / "log"
         settings.write_text(_SETTINGS.format(port=port, slots=SLOTS, tiers=_ONE_LINE if one_tier else ""))
         words = [sys.executable, "-m", "fareclass", "serve", "--config", str(settings)]
-        env = {name: "" for name in os.environ if name.startswith("FARECLASS_")}
+        env = {name: "" for name in os.environ if name.startswith("FARECLASS_")} | {"FARECLASS_CONSOLE": "false"}
         with running(words, None, log, env) as process:
             await asyncio.to_thread(wait_until_ready, process, port, "/readyz", log)
             headers = {"Authorization": f"Bearer {(folder / 'keys' / 'first.key').read_text().strip()}"}

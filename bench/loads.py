@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from bench.fleet import US, Job
 from fareclass.core.capacity import fits, load_micro
 from fareclass.core.snapshot import Capacity
 from fareclass.core.tiers import Tier
-from fareclass.engine.sim_replica import Speed
+from fareclass.engine.sim_replica import SimReplica, Speed
+from fareclass.planner.fleet import US
+from fareclass.planner.job import Job
 from fareclass.sched.reserves import Floor
 
 SLOTS = 16
@@ -27,6 +28,11 @@ AZURE = TRACES / "azure2023_code.csv.gz"
 MOONCAKE = TRACES / "mooncake_conversation_0-30min.jsonl.gz"
 TICK_US = 3 * US
 HALF_HOUR_US = 1_800 * US
+
+
+def engines(replicas: int) -> list[SimReplica]:
+    """Idle ones."""
+    return [SimReplica(SPEED) for _ in range(replicas)]
 
 
 def work_s(prompt: float, output: float) -> float:

@@ -5,10 +5,11 @@ from collections.abc import Sequence as Seq
 from math import isnan
 from typing import NamedTuple
 
-from bench.estimates import Estimates
-from bench.fleet import US, Fleet, Job, Scheduler
-from bench.loads import SPEED, work_s
+from bench.loads import SPEED, engines, work_s
 from fareclass.core.tiers import TIERS, Tier
+from fareclass.planner.estimates import Estimates
+from fareclass.planner.fleet import US, Fleet, Scheduler
+from fareclass.planner.job import Job
 
 NONE = float("nan")
 
@@ -75,8 +76,7 @@ def measure(
     waiting = 4 * SPEED.limit * replicas if backlog is not None else 0
     fleet = Fleet(
         scheduler,
-        replicas,
-        SPEED,
+        engines(replicas),
         jobs,
         backlog=backlog,
         backlog_waiting=waiting,

@@ -17,11 +17,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import live, loads, policies
-from bench.fleet import Job, Scheduler
 from bench.loads import SLOTS
 from bench.machine import heading
 from bench.measure import Run, Seen, brief, measure, pair
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
+from fareclass.planner.fleet import Scheduler
+from fareclass.planner.job import Job
 
 SEED = 1
 WARM_S = 60

@@ -14,12 +14,12 @@ from msgspec import structs
 from fareclass import __main__ as program
 from fareclass import config
 from fareclass.core import limits
-from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
-from fareclass.telemetry import LedgerState, PoolState, Telemetry
 from fareclass.wire.admin import all_operations
+from fareclass.wire.admin_guard import Guard
 from fareclass.wire.errors import OPENAI, openai_error
+from tests.unit.telemetry_page import Telemetry, finished
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(
@@ -221,21 +221,8 @@ def test_the_tiers_of_the_readme_are_the_defaults():
 
 
 def test_every_metric_is_in_the_reference():
-    pool = PoolState(model="m", queued={}, running={}, slots={"r": 1}, up={"r": True}, floor_starts=0, guard_starts=0)
-    telemetry = Telemetry({"m": 1}, lambda: [pool], lambda: LedgerState(pending=0, dropped=0))
-    telemetry.observe(
-        Finished(
-            id="req",
-            endpoint="chat",
-            model="m",
-            outcome=Outcome.COMPLETED,
-            streamed=True,
-            arrived_us=0,
-            started_us=1,
-            first_token_us=2,
-            ended_us=3,
-        )
-    )
+    telemetry = Telemetry()
+    telemetry.observe(finished())
     exposed = set(re.findall(r"^# TYPE (fareclass_\w+)", telemetry.render().decode(), re.MULTILINE))
     text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(fareclass_\w+)`", text, re.MULTILINE)) == exposed
@@ -248,7 +235,7 @@ def test_every_call_of_the_control_plane_is_in_the_reference():
     calls = {
         cell for cells in rows("docs/reference/http.md", "For operators") for cell in re.findall(r"`(.*?)`", cells[0])
     }
-    operations = all_operations(None, None, None, None, None)
+    operations = all_operations(Guard(""), None, None, None, None, None, None, None)
     assert calls == {f"{one.method} {one.path.replace(':path', '')}" for one in operations}
 
 

@@ -53,7 +53,7 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]
     settings = settings.replace("/srv/batches", str(tmp_path / "batches"))
     settings = settings.replace("smollm2-135m:\n    engine: {kind: local}", "demo-70b:\n    engine: {kind: simulated}")
     (tmp_path / "fareclass.yaml").write_text(settings)
-    ours = {"FARECLASS_LISTEN": "127.0.0.1:0"}
+    ours = {"FARECLASS_LISTEN": "127.0.0.1:0", "FARECLASS_CONSOLE": "false"}
     if "store:" not in settings:
         ours |= {"FARECLASS_STORE": "sqlite:///store/db", "FARECLASS_MASTER_KEY_FILE": "one/keys/master.key"}
     secrets = dict.fromkeys(re.findall(r"_env: (\w+)", settings), "secret")

@@ -57,7 +57,7 @@ def gateway(folder: Path, core: int, upstream: str) -> Iterator[Target]:
     port, log, config = free_port(), folder / "gateway.log", folder / "fareclass.yaml"
     config.write_text(_GATEWAY.format(port=port, upstream=upstream))
     words = [sys.executable, "-m", "fareclass", "serve", "--config", str(config)]
-    env = {name: "" for name in os.environ if name.startswith("FARECLASS_")}
+    env = {name: "" for name in os.environ if name.startswith("FARECLASS_")} | {"FARECLASS_CONSOLE": "false"}
     with running(words, core, log, env) as process:
         wait_until_ready(process, port, "/readyz", log)
         yield Target("gateway", port, process.pid, (folder / "keys" / "first.key").read_text().strip())

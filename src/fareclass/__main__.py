@@ -10,8 +10,12 @@ from fareclass.cli import (
     check,
     consume,
     engine,
+    invoice,
     local,
+    plan,
     reservation,
+    route,
+    top,
     usage,
     webhook,
     workload,
@@ -19,8 +23,10 @@ from fareclass.cli import (
 
 _HELP = """Service tiers for LLM inference: a gateway that gives every request a fare class.
 
+`fareclass demo` shows what that means in six minutes.
+
 `fareclass serve` starts one; `project`, `key`, `quota`, `budget`, `price`, `pool`, `reservation`, `batch-roots`, `webhook`,
-`workload` and `usage` speak to it while it runs.
+`workload`, `route`, `usage`, `tiers`, `percentiles`, `invoice`, `plan` and `top` speak to it while it runs.
 
 From another machine they need FARECLASS_URL and FARECLASS_ADMIN_KEY. `batch` sends many requests from a file,
 `consume` those of a queue, with a project's key in FARECLASS_API_KEY.
@@ -36,7 +42,8 @@ def main() -> None:
         pretty_exceptions_enable=False,
     )
     commands = (
-        local, check, engine, batch, consume, admin, budget, reservation, batch_roots, webhook, workload, usage,
+        local, check, engine, batch, consume, admin, budget, reservation, batch_roots, webhook, workload, route, usage,
+        invoice, plan, top,
     )  # fmt: skip
     for module in commands:
         module.register(program)

@@ -1,17 +1,15 @@
 """The composition root: a `Config` becomes a running gateway. The only place that constructs long-lived things."""
 
 import asyncio
-import hmac
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from fareclass import config as settings
 from fareclass.app_engines import StartError, Step, pools
@@ -25,6 +23,7 @@ from fareclass.engine.outbound import Names, Outbound
 from fareclass.flow.batch_carrying import Places
 from fareclass.flow.batch_lines import LineFormat
 from fareclass.flow.batch_roots import BatchRoots
+from fareclass.flow.batch_state import batch_state
 from fareclass.flow.batches import Batches
 from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control, Tariff
@@ -35,16 +34,21 @@ from fareclass.flow.files import Files
 from fareclass.flow.fleet import Fleet
 from fareclass.flow.keeper import Keeper
 from fareclass.flow.levels import Estimates, Levels
+from fareclass.flow.planning import Planning
 from fareclass.flow.prompt_cache import PromptCaches
 from fareclass.flow.purse import Purses
 from fareclass.flow.request import Walk
 from fareclass.flow.reserved import Standing
+from fareclass.flow.routes import Routes
+from fareclass.flow.routing import Routing
 from fareclass.flow.spending import Spending
 from fareclass.flow.stored_responses import StoredResponses
 from fareclass.flow.webhook_sending import WebhookSender
 from fareclass.flow.webhooks import Webhooks
 from fareclass.metering.ledger import Ledger
 from fareclass.metering.pricing import PriceError
+from fareclass.metering.rollup import Rollup
+from fareclass.planner.pools import pools_of
 from fareclass.policy.budgets import Budgets
 from fareclass.policy.escalation import Escalator
 from fareclass.policy.estimate import Estimator
@@ -54,7 +58,10 @@ from fareclass.store.database import Store
 from fareclass.store.entries import escalated_cost
 from fareclass.store.fingerprints import open_master_key
 from fareclass.store.master_key import MasterKey
-from fareclass.telemetry import LedgerState, Telemetry
+from fareclass.telemetry.counts import Counts
+from fareclass.telemetry.metrics import Metrics
+from fareclass.telemetry.states import LedgerState, TraceState
+from fareclass.telemetry.wanted import wanted
 from fareclass.wire import anthropic_batches, bedrock_jobs
 from fareclass.wire import batches as batch_calls
 from fareclass.wire.admin import admin_app
@@ -63,30 +70,45 @@ from fareclass.wire.asgi import ASGIApp, DataPlane
 from fareclass.wire.bedrock_count import count_operation as bedrock_count_operation
 from fareclass.wire.bedrock_lines import RecordLines
 from fareclass.wire.calls import Calls
+from fareclass.wire.console_redirect import ConsolePlace, console_route
 from fareclass.wire.files import FileCalls
+from fareclass.wire.metrics import metrics_route
 from fareclass.wire.project_plane import Operation, project_app
 from fareclass.wire.responses_background import Background
 from fareclass.wire.responses_plane import ResponsesPlane
 from fareclass.wire.responses_stored import Conversations
 from fareclass.wire.routes import GENERATING
 
+if TYPE_CHECKING:
+    from fareclass.telemetry.traces import Traces
+
 
 class FirstKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """The secrets of a gateway's very first start. `admin` is None where the operator set one himself."""
+    """The secrets of a gateway's very first start. `admin` and `read_only` are None where the operator set them himself."""
 
     admin: str | None
+    read_only: str | None
     project: str
 
 
 class System:
-    """A running gateway: its ASGI application, why it can't serve yet (or None), and how to take it down."""
+    """A running gateway: its ASGI application, why it can't serve yet (or None), and how to take it down.
+
+    `console` is to be told where a console of it listens.
+    """
 
     def __init__(
-        self, asgi: ASGIApp, first_keys: FirstKeys | None, not_ready: Callable[[], str | None], stack: AsyncExitStack
+        self,
+        asgi: ASGIApp,
+        first_keys: FirstKeys | None,
+        not_ready: Callable[[], str | None],
+        stack: AsyncExitStack,
+        console: ConsolePlace,
     ) -> None:
         self.asgi = asgi
         self.first_keys = first_keys
         self.not_ready = not_ready
+        self.console = console
         self._stack = stack
 
     async def aclose(self) -> None:
@@ -123,15 +145,12 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     master = await asyncio.to_thread(open_master_key, config.master_key_file, store)
     models = _models(config)
     control = await asyncio.to_thread(Control, store, master, models, _tariffs(config))
+    await asyncio.to_thread(Routes(control).tell_gaps)
     project_key = await asyncio.to_thread(control.first_key, settings.__name__)
     dispatchers = await pools(config, models, step, stack)
     standing = Standing(lambda: control.snapshot, dispatchers)
     fleet = Fleet(dispatchers, standing)
-    telemetry = Telemetry(
-        {name: model.burndown.output for name, model in models.items()},
-        fleet.states,
-        lambda: LedgerState(pending=ledger.pending, dropped=ledger.dropped),
-    )
+    served, traces = Counts({name: model.burndown for name, model in models.items()}), _traces(stack)
     estimator = Estimator()
     escalations = Escalations(await asyncio.to_thread(_escalator, store), estimator)
     caches = PromptCaches(master.cache_key(), models)
@@ -146,46 +165,52 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
         lambda: control.snapshot,
         dispatchers,
         standing,
+        Routing(dispatchers, standing, caches, estimator),
         escalations,
         caches,
         Purses(budgets, estimator),
         estimator,
         ledger,
-        telemetry.observe,
+        served.observe if traces is None else traces.after(served.observe),
+        None if traces is None else traces.begin,
     )
     stack.push_async_callback(walk.close)
+    rollup = _rollup(store, ledger, models, stack)
     outbound = _outbound(config, stack)
-    webhooks = _webhooks(config, store, master, control, outbound, stack)
+    webhooks, sender = _webhooks(config, store, master, control, outbound, stack)
+    console = ConsolePlace()
     roots = BatchRoots(control, config.batch_folders, config.object_stores)
+    places = Places(roots.of_project, _object_stores(config, outbound))
+    batches, batch_operations = await _batches(config, store, walk, control, dispatchers, places, stack)
     admin_key = config.admin_key.value if config.admin_key else master.admin_key()
-    metrics = _metrics(telemetry, None if config.loopback else admin_key)
-    admin = admin_app(control, spending, webhooks, roots, fleet, admin_key, also=[metrics])
+    read_only_key = config.read_only_key.value if config.read_only_key else master.read_only_key()
+    metrics = _metrics(served, fleet, ledger, rollup, batches, sender, traces)
+    also = [metrics_route(metrics, None if config.loopback else admin_key), console_route(console)]
+    planning = Planning(control, pools_of(config))
+    admin = admin_app(control, spending, webhooks, roots, fleet, batches, planning, admin_key, read_only_key, also=also)
 
     def ready() -> str | None:
         return fleet.not_ready() if ledger.healthy else "the ledger can't be written"
 
-    conversations, commands = await _responses(store, walk, control, stack)
+    stored, commands = await _responses(store, walk, control, stack)
     counts = TokenCounts(lambda: control.snapshot, dispatchers, estimator)
-    places = Places(roots.of_project, _object_stores(config, outbound))
-    batches = await _batches(config, store, walk, control, dispatchers, places, stack)
     counting = [count_operation(counts.count), bedrock_count_operation(counts.count)]
-    objects = project_app(lambda: control.snapshot, [*commands, *counting, *batches])
+    objects = project_app(lambda: control.snapshot, [*commands, *counting, *batch_operations])
     asgi = DataPlane(
-        walk,
-        snapshot=lambda: control.snapshot,
-        ready=ready,
-        objects=objects,
-        fallback=admin,
-        conversations=conversations,
+        walk, snapshot=lambda: control.snapshot, ready=ready, objects=objects, fallback=admin, conversations=stored
     )
     stack.push_async_callback(asgi.close)
-    return System(asgi, _first_keys(config, admin_key, project_key), ready, stack)
+    first_keys = None if project_key is None else _first_keys(config, master, project_key)
+    return System(asgi, first_keys, ready, stack, console)
 
 
-def _first_keys(config: Config, admin_key: str, project_key: str | None) -> FirstKeys | None:
-    """What a first start has to show; of the admin key only what nobody chose."""
-    shown = None if config.admin_key else admin_key
-    return None if project_key is None else FirstKeys(admin=shown, project=project_key)
+def _first_keys(config: Config, master: MasterKey, project_key: str) -> FirstKeys:
+    """What a first start has to show; of the control plane's keys only what nobody chose."""
+    return FirstKeys(
+        admin=None if config.admin_key else master.admin_key(),
+        read_only=None if config.read_only_key else master.read_only_key(),
+        project=project_key,
+    )
 
 
 def _tariffs(config: Config) -> Mapping[str, Tariff]:
@@ -203,12 +228,12 @@ def _outbound(config: Config, stack: AsyncExitStack) -> Outbound:
 
 def _webhooks(
     config: Config, store: Store, master: MasterKey, control: Control, outbound: Outbound, stack: AsyncExitStack
-) -> Webhooks:
+) -> tuple[Webhooks, WebhookSender]:
     """The commands on webhooks, and what sends to them."""
     sender = WebhookSender(store, master, outbound.post)
     stack.push_async_callback(sender.close)
     sender.open()
-    return Webhooks(control, master, judge(config.outbound_networks), http=bool(config.outbound_networks))
+    return Webhooks(control, master, judge(config.outbound_networks), http=bool(config.outbound_networks)), sender
 
 
 async def _responses(
@@ -232,8 +257,8 @@ async def _batches(
     dispatchers: Mapping[str, Dispatcher],
     places: Places,
     stack: AsyncExitStack,
-) -> Sequence[Operation]:
-    """Files of projects, and batches, which go on where the last end of the gateway left them."""
+) -> tuple[Batches, Sequence[Operation]]:
+    """All batches, and the calls on them and on files of projects. They go on where the last end of the gateway left them."""
     stack.callback(places.close)
     files = Files(store, config.data_folder)
     try:
@@ -256,7 +281,7 @@ async def _batches(
         anthropic_batches.MessageBatchCalls(batches, files),
         bedrock_jobs.JobCalls(batches, places),
     )
-    return [operation for each in calls for operation in each.operations()]
+    return batches, [operation for each in calls for operation in each.operations()]
 
 
 def _object_stores(config: Config, outbound: Outbound) -> Mapping[str, ObjectStore]:
@@ -312,14 +337,43 @@ def _context_tokens(model: settings.Model) -> int | None:
     return model.context_tokens
 
 
-def _metrics(telemetry: Telemetry, key: str | None) -> Route:
-    """`/metrics`; beyond loopback it wants the admin key (R51)."""
-    expected = None if key is None else f"Bearer {key}".encode()
+def _rollup(store: Store, ledger: Ledger, models: Mapping[str, Model], stack: AsyncExitStack) -> Rollup:
+    rollup = Rollup(store, ledger.horizon, {name: model.burndown for name, model in models.items()})
+    stack.push_async_callback(rollup.close)
+    rollup.open()
+    return rollup
 
-    async def metrics(request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode()
-        if expected is not None and not hmac.compare_digest(expected, given):
-            return Response("the admin key is needed, as `Authorization: Bearer …`\n", 401, media_type="text/plain")
-        return Response(await asyncio.to_thread(telemetry.render), media_type=telemetry.content_type)
 
-    return Route("/metrics", metrics)
+def _metrics(
+    served: Counts,
+    fleet: Fleet,
+    ledger: Ledger,
+    rollup: Rollup,
+    batches: Batches,
+    webhooks: WebhookSender,
+    traces: "Traces | None",
+) -> Metrics:
+    def ledger_state() -> LedgerState:
+        return LedgerState(
+            pending=ledger.pending, dropped=ledger.dropped, lag_s=ledger.lag_s, rollup_lag_s=rollup.lag_s
+        )
+
+    return Metrics(
+        served,
+        pools=fleet.states,
+        ledger=ledger_state,
+        batches=lambda: batch_state(batches.waiting.values(), batches.jobs.values()),
+        webhooks_waiting=lambda: webhooks.waiting,
+        traces=lambda: TraceState() if traces is None else traces.state,
+    )
+
+
+def _traces(stack: AsyncExitStack) -> "Traces | None":
+    """What makes spans, where somebody takes them: OpenTelemetry's own variables say so (R42)."""
+    if not wanted(os.environ):
+        return None
+    from fareclass.telemetry.traces import Traces  # noqa: PLC0415 - a quarter of a second, for those alone who want spans
+
+    traces = Traces()
+    stack.push_async_callback(traces.close)
+    return traces

@@ -108,9 +108,12 @@ def _simulated(engine: settings.SimulatedEngine) -> Engine:
             limit=engine.slots + SPARE_SLOTS,
             base_us=engine.base_us,
             sequence_us=engine.sequence_us,
+            context_ns=engine.context_ns,
             chunk_tokens=engine.chunk_tokens,
             prefill_tokens_s=engine.prefill_tokens_s,
             kv_tokens=engine.kv_tokens,
+            lead_steps=engine.lead_steps,
+            overcommits=engine.overcommits,
         )
     )
 

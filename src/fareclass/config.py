@@ -67,6 +67,8 @@ def load(file: Path | None = None, env: Mapping[str, str] = os.environ) -> Confi
     reader.override("data_folder", "FARECLASS_DATA_FOLDER")
     reader.override("master_key_file", "FARECLASS_MASTER_KEY_FILE")
     reader.override("admin_key_env", "FARECLASS_ADMIN_KEY", by_name=True)
+    reader.override("read_only_key_env", "FARECLASS_READ_ONLY_KEY", by_name=True)
+    reader.override("console", "FARECLASS_CONSOLE")
     reader.default("store", f"sqlite:///{platformdirs.user_data_path('fareclass') / 'store' / 'fareclass.db'}")
     reader.default("data_folder", str(platformdirs.user_data_path("fareclass") / "files"))
     reader.default("master_key_file", str(platformdirs.user_config_path("fareclass") / "keys" / "master.key"))
@@ -98,6 +100,7 @@ def _with_store(config: Config, reader: Reader) -> Config:
 def _mistakes(config: Config, reader: Reader) -> Iterator[tuple[str, str]]:
     """What no single setting shows. Nothing is said that rests on a setting that could not be read."""
     yield from _listen_mistakes(config)
+    yield from _key_mistakes(config)
     yield from _tls_mistakes(config.tls)
     yield from _store_mistakes(config, reader)
     yield from _batch_mistakes(config)
@@ -125,6 +128,16 @@ def _listen_mistakes(config: Config) -> Iterator[tuple[str, str]]:
                 "true where something in front of the gateway does TLS"
             ),
         )
+    if known(config.console, config.listen, config.tls, config.insecure_listen) and not (
+        config.tls or config.insecure_listen or config.console_loopback
+    ):
+        yield "console", f"{config.console} can be reached from other machines: set tls.cert and tls.key (R51)"
+
+
+def _key_mistakes(config: Config) -> Iterator[tuple[str, str]]:
+    admin, read_only = config.admin_key, config.read_only_key
+    if known(admin, read_only) and admin is not None and read_only is not None and admin.value == read_only.value:
+        yield "read_only_key", "must differ from the admin key: who has it could change everything"
 
 
 def _tls_mistakes(tls: Tls | None) -> Iterator[tuple[str, str]]:

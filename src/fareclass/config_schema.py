@@ -3,8 +3,6 @@
 What the structs say, `fareclass.config_reader` holds a file to.
 """
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -15,87 +13,24 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from fareclass.config_reader import Secret
-from fareclass.config_values import expanded, must_be
-from fareclass.core import field_names, limits
+from fareclass.config_rules import (
+    host_and_port,
+    is_address,
+    is_amount,
+    is_domain,
+    is_engine_url,
+    is_field,
+    is_loopback,
+    is_network,
+    is_origin,
+    is_store,
+)
+from fareclass.config_values import must_be
+from fareclass.core import limits
 from fareclass.core.tiers import DEFAULT_POLICIES, TIERS, Tier, TierPolicy
 
 MULTIPLIERS = (Decimal(1), Decimal("1.75"), Decimal(1), Decimal("0.5"), Decimal("0.5"))
 """Price multipliers in the order of the tiers, where nothing else is set (section 2 of the rules)."""
-_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-_PATH = re.compile(r"(?:/[A-Za-z0-9._~%+-]+)*/?")
-_POSTGRES = re.compile(r"postgresql://(?:[^\s/?#@]+@)?([^\s/?#@]*)/[^\s/?#]+(?:\?[^\s#]*)?")
-_FIELD = re.compile("[A-Za-z0-9_-]{1,128}")
-
-
-def _is_host(text: str) -> bool:
-    """A name or an address, an IPv6 address in brackets."""
-    try:
-        if text.startswith("["):
-            return text.endswith("]") and bool(ipaddress.IPv6Address(text[1:-1]))
-        if not text.strip("0123456789."):
-            return bool(ipaddress.IPv4Address(text))
-    except ValueError:
-        return False
-    return _HOST.fullmatch(text) is not None
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return _is_host(host) and re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= 65_535
-
-
-def _is_place(text: str) -> bool:
-    """A host, with or without a port."""
-    return _is_host(text) or _is_address(text)
-
-
-def _is_engine_url(text: str) -> bool:
-    """Only what every URL parser reads alike."""
-    scheme, _, rest = text.partition("://")
-    place, slash, path = rest.partition("/")
-    return (
-        scheme in {"http", "https"}
-        and len(text) <= limits.URL_CHARS
-        and _is_place(place)
-        and _PATH.fullmatch(slash + path) is not None
-    )
-
-
-def _is_store(text: str) -> bool:
-    if text.startswith("sqlite:///"):
-        name = expanded(text.removeprefix("sqlite:///")).name
-        return name not in {"", "..", ":memory:"} and not text.endswith(("/", "/.")) and not set("?#") & set(text)
-    match = _POSTGRES.fullmatch(text)
-    return match is not None and len(text) <= limits.URL_CHARS and (not match[1] or _is_place(match[1]))
-
-
-def _is_domain(text: str) -> bool:
-    """As the host of a caller's URL is compared with it: lower case, no port, no dot at either end (R47)."""
-    return _is_host(text) and text == text.lower() and not set("[_") & set(text)
-
-
-def _is_origin(text: str) -> bool:
-    scheme, _, rest = text.partition("://")
-    return scheme in {"http", "https"} and len(text) <= limits.URL_CHARS and _is_place(rest)
-
-
-def _is_network(text: str) -> bool:
-    try:
-        return bool(ipaddress.ip_network(text))
-    except ValueError:
-        return False
-
-
-def _is_field(name: str) -> bool:
-    settled = field_names.API | field_names.OWNED | field_names.WITHHELD
-    return _FIELD.fullmatch(name) is not None and name not in settled
-
-
-def _is_amount(amount: Decimal, at_most: int) -> bool:
-    exponent = amount.as_tuple().exponent
-    return amount.is_finite() and 0 <= amount <= at_most and int(exponent) >= -limits.AMOUNT_DECIMALS
-
 
 Name = Annotated[str, Meta(max_length=limits.MODEL_CHARS)]
 Slots = Annotated[int, Meta(ge=1, le=limits.SLOTS)]
@@ -109,21 +44,21 @@ Usd = Annotated[
     Decimal,
     must_be(
         f"USD per 1M tokens from 0 to {limits.PRICE_USD}, such as 0.60, of at most {limits.AMOUNT_DECIMALS} decimals",
-        lambda amount: _is_amount(amount, limits.PRICE_USD),
+        lambda amount: is_amount(amount, limits.PRICE_USD),
     ),
 ]
 HourlyUsd = Annotated[
     Decimal,
     must_be(
         f"USD an hour from 0 to {limits.RESERVED_PRICE_USD}, such as 0.021, of at most {limits.AMOUNT_DECIMALS} decimals",
-        lambda amount: _is_amount(amount, limits.RESERVED_PRICE_USD),
+        lambda amount: is_amount(amount, limits.RESERVED_PRICE_USD),
     ),
 ]
 Multiplier = Annotated[
     Decimal,
     must_be(
         f"a multiplier from 0 to {limits.MULTIPLIER}, such as 1.75, of at most {limits.AMOUNT_DECIMALS} decimals",
-        lambda amount: _is_amount(amount, limits.MULTIPLIER),
+        lambda amount: is_amount(amount, limits.MULTIPLIER),
     ),
 ]
 Weight = Annotated[
@@ -133,30 +68,37 @@ Weight = Annotated[
         lambda weight: weight.is_finite() and 0 <= weight <= limits.BURNDOWN and int(weight.as_tuple().exponent) >= -2,
     ),
 ]
-Listen = Annotated[str, must_be("HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000", _is_address)]
-StoreUrl = Annotated[str, must_be("sqlite:///FILE or postgresql://USER@HOST[:PORT]/DATABASE", _is_store, shown=False)]
+Listen = Annotated[str, must_be("HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000", is_address)]
+NO_CONSOLE = "false"
+ConsoleListen = Annotated[
+    str,
+    must_be(
+        "HOST:PORT, such as 127.0.0.1:8001, or false for none", lambda text: text == NO_CONSOLE or is_address(text)
+    ),
+]
+StoreUrl = Annotated[str, must_be("sqlite:///FILE or postgresql://USER@HOST[:PORT]/DATABASE", is_store, shown=False)]
 EngineUrl = Annotated[
     str,
-    must_be("http://HOST[:PORT]/v1 or https://…, without user, query and fragment", _is_engine_url, shown=False),
+    must_be("http://HOST[:PORT]/v1 or https://…, without user, query and fragment", is_engine_url, shown=False),
 ]
 ExistingFile = Annotated[Path, must_be("a file that is there", Path.is_file)]
 NewFile = Annotated[Path, must_be("a file rather than a folder", lambda path: not path.is_dir())]
 NewFolder = Annotated[Path, must_be("a folder rather than a file", lambda path: not path.is_file())]
 Domain = Annotated[
     str,
-    must_be("a host or domain alone, in lower case, such as media.example.com: no scheme, port, path or *", _is_domain),
+    must_be("a host or domain alone, in lower case, such as media.example.com: no scheme, port, path or *", is_domain),
 ]
 Network = Annotated[
-    str, must_be("a network such as 10.20.0.0/16 or fd00:20::/32, with no bits set beyond its length", _is_network)
+    str, must_be("a network such as 10.20.0.0/16 or fd00:20::/32, with no bits set beyond its length", is_network)
 ]
 Origin = Annotated[
-    str, must_be("https://HOST[:PORT] and no more, such as https://s3.example.com", _is_origin, shown=False)
+    str, must_be("https://HOST[:PORT] and no more, such as https://s3.example.com", is_origin, shown=False)
 ]
 AbsoluteFolder = Annotated[Path, must_be("a folder that is there", Path.is_dir)]
 Field = Annotated[
     str,
     must_be(
-        "a field that only the engine knows: the API's own go upstream anyway, the gateway's never do (R50)", _is_field
+        "a field that only the engine knows: the API's own go upstream anyway, the gateway's never do (R50)", is_field
     ),
 ]
 
@@ -186,9 +128,12 @@ class SimulatedEngine(Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     slots: Slots = 16
     base_us: Micros = 8_000
     sequence_us: Annotated[int, Meta(ge=0, le=limits.SIMULATED_US)] = 1_500
+    context_ns: Annotated[int, Meta(ge=0, le=limits.SIMULATED_US)] = 0
     chunk_tokens: SimulatedTokens = 512
     prefill_tokens_s: SimulatedTokens = 20_000
     kv_tokens: SimulatedTokens = 262_144
+    lead_steps: Annotated[int, Meta(ge=0, le=limits.SIMULATED_LEAD_STEPS)] = 0
+    overcommits: bool = False
 
 
 class Replica(Struct, frozen=True, kw_only=True):
@@ -319,7 +264,9 @@ class ObjectStore(Struct, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All settings. Paths are absolute. `admin_key` is None where the first start shall make one.
+    """All settings. Paths are absolute. `admin_key` is None where the first start shall make one, `read_only_key` too.
+
+    `console` is where the console listens, NO_CONSOLE where there shall be none, None for the port after the gateway's.
 
     `data_folder` holds uploaded files and batches. `drain_s`: how long running work may go on after SIGTERM. `insecure_listen` allows
     listening beyond loopback without TLS, for use behind a proxy that has it.
@@ -328,6 +275,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """
 
     listen: Listen = "127.0.0.1:8000"
+    console: ConsoleListen | None = None
     insecure_listen: bool = False
     tls: Tls | None = None
     store: StoreUrl
@@ -335,6 +283,7 @@ class Config(Struct, frozen=True, kw_only=True):
     data_folder: NewFolder
     master_key_file: NewFile
     admin_key: Secret | None = None
+    read_only_key: Secret | None = None
     drain_s: Annotated[float, Meta(ge=0, le=limits.DRAIN_S)] = 30.0
     outbound_networks: Annotated[tuple[Network, ...], Meta(max_length=limits.SETTINGS)] = ()
     batch_folders: Annotated[tuple[AbsoluteFolder, ...], Meta(max_length=limits.SETTINGS)] = ()
@@ -345,21 +294,34 @@ class Config(Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on."""
-        host, _, port = self.listen.rpartition(":")
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        return host_and_port(self.listen)
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the gateway."""
-        host, _ = self.address
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(self.address[0])
 
-    def base_url(self, port: int) -> str:
-        """Where a caller on this machine reaches the gateway that listens on this port."""
-        host, _ = self.address
+    def console_address(self, gateway_port: int) -> tuple[str, int] | None:
+        """Where the console of the gateway on this port listens, None where there shall be none.
+
+        Without a setting that is the next port, and no host beyond loopback but with TLS (R51).
+        """
+        if self.console == NO_CONSOLE:
+            return None
+        if self.console is not None:
+            return host_and_port(self.console)
+        host = self.address[0] if self.tls or self.loopback else "127.0.0.1"
+        return host, gateway_port + (1 if gateway_port < 65_535 else -1)
+
+    @property
+    def console_loopback(self) -> bool:
+        """Whether only this machine can reach the console."""
+        address = self.console_address(self.address[1])
+        return address is None or is_loopback(address[0])
+
+    def base_url(self, port: int, host: str | None = None) -> str:
+        """Where a caller on this machine reaches what listens on this port, of the gateway's host or another."""
+        host = host or self.address[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -72,6 +72,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> Path:
         "data_folder": "files",
         "master_key_file": "keys/master.key",
         "admin_key_env": "FARECLASS_ADMIN_KEY",
+        "console": False,
     }
     file.write_text(json.dumps(own | settings))
     return file

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -295,7 +296,9 @@ async def test_a_closing_window_goes_ahead_of_flex(launch: Launch, monkeypatch: 
     flex = [asyncio.create_task(_keep_asking(gateway)) for _ in range(6)]
     sdk = gateway.sdk()
     try:
-        done = await ended(sdk, (await submit(sdk, packed([line(number) for number in range(30)]))).id)
+        batch = await submit(sdk, packed([line(number) for number in range(30)]))
+        await eventually(lambda: _at_risk(gateway), 30)
+        done = await ended(sdk, batch.id)
     finally:
         for task in flex:
             task.cancel()
@@ -304,6 +307,13 @@ async def test_a_closing_window_goes_ahead_of_flex(launch: Launch, monkeypatch: 
     rows = [row for row in gateway.rows() if row["id"].startswith(batch_id(done))]
     assert {row["served_tier"] for row in rows} == {"batch"}
     assert sum(row["cost_pico"] for row in rows) == sum(batch_cost(row["input"], row["output"]) for row in rows)
+
+
+async def _at_risk(gateway: Gateway) -> bool:
+    """Whether operators see that it needs help, and what it is given (R42)."""
+    page = (await gateway.http.get(f"{gateway.url}/metrics")).text
+    shown = [line for line in page.splitlines() if re.match("fareclass_batch(es_at_risk|_raised_lines) [1-9]", line)]
+    return len(shown) == 2
 
 
 def batch_id(batch: Any) -> str:

@@ -9,16 +9,10 @@ import pytest
 from fareclass.core.prefix import Block
 from fareclass.core.tokens import key_id
 from fareclass.policy.caching import read_prefix
-from tests.e2e.gateway import FACTORS, INPUT_PICO, MODEL, OUTPUT_PICO, Gateway, local
+from tests.e2e.gateway import FACTORS, INPUT_PICO, MODEL, OUTPUT_PICO, Gateway, local, simulated
 
 LONG = "You know these things: " + " ".join(f"fact {number * 7919 % 1000}" for number in range(60))
 POINT = {"cache_control": {"type": "ephemeral"}}
-
-
-def settings():
-    made = local(slots=2)
-    made["models"][MODEL] |= {"cache": {"min_tokens": 50}}
-    return made
 
 
 @pytest.fixture
@@ -78,9 +72,12 @@ async def test_r31_a_strangers_identical_prompt_finds_nothing_and_leaves_the_own
 
 async def test_r29_entries_outlive_a_restart_and_nobody_can_compute_their_names(start):
     """R51: a digest in the database says nothing without the master key."""
-    process = await start(settings())
+    system = f"{LONG} {LONG}"
+    made = simulated(slots=2)
+    made["models"][MODEL] |= {"cache": {"min_tokens": 50}}
+    process = await start(made)
     gateway = process.gateway()
-    await ask(gateway, "One?", LONG)
+    await ask(gateway, "One?", system)
     await gateway.close()
     process.send(15)
     assert await process.wait() == 0
@@ -88,12 +85,12 @@ async def test_r29_entries_outlive_a_restart_and_nobody_can_compute_their_names(
         rows = connection.execute("SELECT digest, project, tokens, ttl_s FROM cache_entries").fetchall()
     ((digest, project, tokens, ttl_s),) = rows
     assert tokens > 150 and ttl_s == 300
-    block = Block(b'{"role":"system"}' + f'{{"type":"text","text":"{LONG}"}}'.encode(), 1)
+    block = Block(b'{"role":"system"}' + f'{{"type":"text","text":"{system}"}}'.encode(), 1)
     for key in (b"", project.encode()):
         guessed = read_prefix(key, b"", [block])
         assert guessed is not None and guessed.digests[0].hex() != digest
     again = (await start()).gateway()
-    answer = await ask(again, "One?", LONG)
+    answer = await ask(again, "One?", system)
     details = answer.usage.prompt_tokens_details
     assert (details.cached_tokens, details.cache_write_tokens > 150) == (0, True), "the engine had to begin anew"
     await again.close()

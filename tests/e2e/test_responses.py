@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 
-from tests.e2e.gateway import MODEL, behind, cost, local
-from tests.e2e.upstream import QUESTION, Turn, Upstream, serving
+from tests.e2e.gateway import MODEL, behind, cost
+from tests.e2e.upstream import QUESTION, Turn, Upstream, serving, tell, tell_in_two
 from tests.engine.conftest import eventually
 
 ASKED = "Name three colours."
@@ -283,8 +283,15 @@ async def test_a_refusal_in_the_background_is_told_where_it_is_fetched(gateway):
     assert kinds == ["response.created", "response.queued", "response.failed"]
 
 
-async def test_r35_kill_9_in_mid_background_and_it_is_answered_after_the_next_start(start):
-    process = await start(local(slots=1))
+async def tell_all(turn):
+    """As many words as were asked for."""
+    turn.body["max_tokens"] = turn.body["max_completion_tokens"]
+    await tell(turn)
+
+
+async def test_r35_kill_9_in_mid_background_and_it_is_answered_after_the_next_start(start, upstream):
+    upstream.play = tell_in_two(2, asyncio.Event())
+    process = await start(behind(upstream.url, slots=1))
     gateway = process.gateway()
     sdk = gateway.sdk()
     running = await sdk.responses.create(**LONG, background=True)
@@ -293,6 +300,7 @@ async def test_r35_kill_9_in_mid_background_and_it_is_answered_after_the_next_st
     )
     await gateway.speaks("default")
     process.close()
+    upstream.play = tell_all
     again = (await start()).gateway()
     sdk = again.sdk()
     first, second = await over(sdk, running.id), await over(sdk, waiting.id)
@@ -304,13 +312,15 @@ async def test_r35_kill_9_in_mid_background_and_it_is_answered_after_the_next_st
     await again.close()
 
 
-async def test_r35_a_stop_in_mid_background_is_no_end_of_it_either(start):
-    process = await start(local(slots=1))
+async def test_r35_a_stop_in_mid_background_is_no_end_of_it_either(start, upstream):
+    upstream.play = tell_in_two(2, asyncio.Event())
+    process = await start(behind(upstream.url, slots=1))
     gateway = process.gateway()
     running = await gateway.sdk().responses.create(**LONG, background=True)
     await gateway.speaks("default")
     process.send(signal.SIGTERM)
     assert await process.wait() == 0
+    upstream.play = tell_all
     again = (await start()).gateway()
     assert (await over(again.sdk(), running.id)).usage.output_tokens == 120
     assert [row["id"] for row in await again.recorded(1)] == [f"req_{running.id[5:]}"]

@@ -50,6 +50,8 @@ async def test_r14_default_is_refused_at_once_where_the_wait_would_be_too_long(f
         return (await full.pool())["tiers"]["default"]["expected_wait_ms"] > 2_000
 
     await eventually(too_long)
+    oldest_ms = {tier: shown["oldest_wait_ms"] for tier, shown in (await full.pool())["tiers"].items()}
+    assert oldest_ms.pop("default") > 0 and set(oldest_ms.values()) == {0}
     answer = await full.ask()
     assert not first.done()
     assert (answer.status_code, error(answer)["code"]) == (503, "overloaded")

@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fareclass.engine.base import Call, EngineFailed, EngineRefused, Prompt
-from fareclass.engine.sim_replica import Event, Sequence, SimReplica, Speed
+from fareclass.engine.sim_replica import SimReplica, Speed
+from fareclass.engine.sim_sequence import Event, Sequence
 from fareclass.engine.simulated import SimulatedEngine
+from tests.sim.step_by_step import StepByStep
 
 
 def seen(events: list[Event], sequence: Sequence) -> list[tuple[int, bool]]:
@@ -128,10 +131,15 @@ class TestMemory:
             SimReplica(Speed(kv_tokens=4_096)).submit(Sequence("big", 5_000, 10), 0)
 
 
-def random_run(seed: int, stride_us: int) -> list[tuple[int, int, bool]]:
+SMALL = Speed(limit=6, kv_tokens=12_000, chunk_tokens=128)
+
+
+def random_run(
+    seed: int, stride_us: int, kind: type[SimReplica] = SimReplica, speed: Speed = SMALL
+) -> list[tuple[int, int, bool]]:
     """A replica under a random load with aborts, looked at every `stride_us`; checks that no token is lost."""
     draw = random.Random(seed)
-    replica = SimReplica(Speed(limit=6, kv_tokens=12_000))
+    replica = kind(speed)
     arrivals = sorted(draw.randrange(0, 20_000_000) // 50_000 * 50_000 for _ in range(150))
     sequences: list[Sequence] = []
     log: list[tuple[int, int, bool]] = []
@@ -149,7 +157,7 @@ def random_run(seed: int, stride_us: int) -> list[tuple[int, int, bool]]:
     for sequence in sequences:
         assert sequence.ended
         if sequence.abort_us is None:
-            assert sequence.made == sequence.output_tokens
+            assert sequence.made == sequence.output_tokens + sequence.lost
             assert sequence.prefilled == sequence.prompt_tokens
     return log
 
@@ -157,6 +165,78 @@ def random_run(seed: int, stride_us: int) -> list[tuple[int, int, bool]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_tokens_are_conserved_and_time_does_not_depend_on_how_often_one_looks(seed: int) -> None:
     assert random_run(seed, 50_000) == random_run(seed, 50_000) == random_run(seed, 10_000)
+
+
+@pytest.mark.parametrize(
+    "speed",
+    [
+        SMALL,
+        replace(SMALL, context_ns=333),
+        replace(SMALL, lead_steps=2),
+        replace(SMALL, overcommits=True, kv_tokens=2_000),
+        replace(SMALL, overcommits=True, kv_tokens=2_500, context_ns=77, lead_steps=1),
+    ],
+    ids=["plain", "attention", "ahead", "overcommitted", "all"],
+)
+def test_strides_end_where_single_steps_would(speed: Speed) -> None:
+    """Decoding, chunks of long prompts, growing attention, lost contexts, aborts: to the microsecond."""
+    for seed in range(6):
+        assert random_run(seed, 50_000, speed=speed) == random_run(seed, 50_000, StepByStep, speed)
+
+
+def test_a_new_sequence_is_taken_in_later_where_steps_are_prepared_ahead() -> None:
+    first_us = []
+    for lead_steps in (0, 1, 3):
+        speed = Speed(base_us=10_000, sequence_us=0, prefill_tokens_s=1_000_000_000, lead_steps=lead_steps)
+        replica = SimReplica(speed)
+        replica.submit(Sequence("one", 1, 100), 0)
+        replica.advance(25_000)
+        second = Sequence("two", 1, 1)
+        replica.submit(second, 25_000)
+        replica.advance(1_000_000)
+        first_us.append(second.first_us)
+    assert first_us == [40_000, 50_000, 70_000]
+
+
+def test_who_comes_in_the_last_step_of_all_others_is_taken_in_behind_it() -> None:
+    replica = SimReplica(Speed(base_us=10_000, sequence_us=0, prefill_tokens_s=1_000_000_000, lead_steps=4))
+    replica.submit(Sequence("one", 1, 1), 0)
+    second = Sequence("two", 1, 1)
+    replica.submit(second, 5_000)
+    replica.advance(1_000_000)
+    assert second.first_us == 20_000
+
+
+def test_what_came_last_loses_its_context_where_memory_was_overcommitted() -> None:
+    """It goes on where it stood, told each token once, and its first token is told once."""
+    replica = SimReplica(Speed(kv_tokens=1_000, overcommits=True))
+    one, two = Sequence("one", 400, 300), Sequence("two", 400, 150)
+    replica.submit(one, 0)
+    replica.submit(two, 0)
+    events, made = [], 0
+    for now_us in range(0, 20_000_000, 10_000):
+        events += replica.advance(now_us)
+        assert replica.made(two) >= made
+        made = replica.made(two)
+    assert [(event.sequence.key, event.finished) for event in events] == [
+        ("one", False),
+        ("two", False),
+        ("one", True),
+        ("two", True),
+    ]
+    assert 90 < two.lost < 110 and replica.made(two) == 150 and not one.lost
+    assert replica.computed_prompt == 400 + 400 + 400 + two.lost
+    assert replica.computed_output == 300 + 150
+
+
+def test_attention_takes_time_for_every_token_of_context() -> None:
+    replica = SimReplica(
+        Speed(base_us=1_000, sequence_us=0, chunk_tokens=512, prefill_tokens_s=512_000, context_ns=1_000)
+    )
+    replica.submit(Sequence("one", 100, 3), 0)
+    events = [event.at_us for event in replica.advance(1_000_000)]
+    prefill_us = 1_000 + 100 * 1_000_000 // 512_000
+    assert events == [prefill_us, prefill_us + (1_000 + 101) + (1_000 + 102)]
 
 
 FAST = Speed(base_us=200, sequence_us=20, prefill_tokens_s=2_000_000, abort_us=1_000)
@@ -206,13 +286,13 @@ async def test_streamed_and_whole_answers_are_the_same(engine: SimulatedEngine) 
 
 @pytest.mark.parametrize("cut", [1, 7, 20])
 async def test_a_cut_answer_continues_exactly_and_warm(engine: SimulatedEngine, cut: int) -> None:
-    """R11: text, end and token count are those of the unbroken answer."""
+    """R11: text, end and token count are those of the unbroken answer, which is too long for `cut` events to hold it."""
     question = "word " * 300
-    unbroken, finish = await read(await engine.open(chat(question, max_tokens=40)))
-    first = await engine.open(chat(question, max_tokens=40))
+    unbroken, finish = await read(await engine.open(chat(question, max_tokens=400)))
+    first = await engine.open(chat(question, max_tokens=400))
     beginning, _ = await read(first, most=cut)
     assert unbroken.startswith(beginning)
-    rest = await engine.open(chat(question, max_tokens=40, beginning=beginning, made=first.made_tokens))
+    rest = await engine.open(chat(question, max_tokens=400, beginning=beginning, made=first.made_tokens))
     ending, finish_too = await read(rest)
     assert (beginning + ending, finish_too) == (unbroken, finish)
     assert first.made_tokens + rest.made_tokens == await engine.count_tokens(unbroken)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.fleet import US, Fleet
-from bench.loads import SLOTS, SPEED, batch_backlog, synthetic
+from bench.loads import SLOTS, batch_backlog, engines, synthetic
 from bench.policies import brain
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
+from fareclass.planner.fleet import US, Fleet
 
 SECONDS = 120
 
@@ -13,7 +13,7 @@ SECONDS = 120
 def overloaded(seed: int, load: float = 1.2) -> Fleet:
     """Two replicas with endless batch behind, run for two minutes."""
     jobs = synthetic(seed, 2, load, SECONDS)
-    fleet = Fleet(brain(2, SLOTS), 2, SPEED, jobs, backlog=batch_backlog(seed), backlog_waiting=100)
+    fleet = Fleet(brain(2, SLOTS), engines(2), jobs, backlog=batch_backlog(seed), backlog_waiting=100)
     fleet.run(SECONDS * US)
     return fleet
 

@@ -12,7 +12,10 @@ from fareclass.config import Price, ReservedPrice
 from fareclass.core.snapshot import Capacity, Model
 from fareclass.core.tiers import TIERS
 from fareclass.flow.batch_roots import BatchRoots
+from fareclass.flow.batches import Batches
 from fareclass.flow.control import Control, Tariff
+from fareclass.flow.files import Files
+from fareclass.flow.planning import Planning
 from fareclass.flow.spending import Spending
 from fareclass.flow.webhooks import Webhooks
 from fareclass.policy.budgets import Budgets
@@ -26,6 +29,7 @@ FACTORS = tuple(Decimal(text) for text in ("1", "1.75", "1", "0.5", "0.5"))
 MODELS = ("smollm2", "meta-llama/Llama-3")
 CAPACITY = Capacity(input_tpm=80_000, output_tpm=8_000)
 ADMIN_KEY = "fc_admin_test"
+READ_ONLY_KEY = "fc_reader_test"
 
 
 class OnePool:
@@ -80,4 +84,8 @@ def make_app(control: Control) -> Starlette:
     webhooks = Webhooks(control, MasterKey({1: bytes(32)}), judge(["127.0.0.0/8"]), http=True)
     spending = Spending(control, Budgets(time.time_ns() // 1000))
     roots = BatchRoots(control, [Path("/srv/batches")], {"minio"})
-    return admin_app(control, spending, webhooks, roots, OnePool(), ADMIN_KEY)
+    nowhere = Path("/nowhere")
+    files = Files(control.store, nowhere)
+    batches = Batches(control.store, nowhere, files, lambda: control.snapshot, {}, {}, {})
+    planning = Planning(control, {})
+    return admin_app(control, spending, webhooks, roots, OnePool(), batches, planning, ADMIN_KEY, READ_ONLY_KEY)

@@ -12,7 +12,20 @@ import typer
 import uvicorn
 
 from fareclass.cli import admin as admin_commands
-from fareclass.cli import batch_roots, budget, check, engine, local, reservation, usage, webhook, workload
+from fareclass.cli import (
+    batch_roots,
+    budget,
+    check,
+    engine,
+    invoice,
+    local,
+    plan,
+    reservation,
+    route,
+    usage,
+    webhook,
+    workload,
+)
 from fareclass.core.snapshot import Key, Model, Project, Snapshot
 from fareclass.core.tiers import Tier
 from fareclass.flow.control import Control
@@ -97,6 +110,9 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def program() -> typer.Typer:
     made = typer.Typer()
-    for module in (admin_commands, budget, reservation, batch_roots, usage, webhook, workload, local, check, engine):
+    for module in (
+        admin_commands, budget, reservation, batch_roots, usage, invoice, webhook, workload, route, local, check,
+        engine, plan,
+    ):  # fmt: skip
         module.register(made)
     return made

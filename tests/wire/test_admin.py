@@ -347,7 +347,7 @@ async def test_the_document_is_valid_openapi(admin: httpx.AsyncClient) -> None:
     validate(described)
     assert described["openapi"].startswith("3.1")
     names = [part["name"] for part in described["paths"]["/admin/v1/usage"]["get"]["parameters"]]
-    assert {"project", "model", "key", "tag", "from", "to", "step", "by"} == set(names)
+    assert {"project", "model", "key", "tag", "from", "to", "step", "by", "format"} == set(names)
     assert set(described["paths"]["/admin/v1/keys/{key}"]) == {"get", "patch", "delete"}
 
 

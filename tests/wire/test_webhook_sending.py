@@ -59,13 +59,13 @@ class Hooks:
         return self.commands.deliveries(project, before="", limit=1_000)[::-1]
 
     @asynccontextmanager
-    async def sending(self) -> AsyncIterator[None]:
+    async def sending(self) -> AsyncIterator[WebhookSender]:
         sender = WebhookSender(
             self.control.store, self.master, Outbound(LOCAL, ssl.create_default_context(), Names()).post
         )
         sender.open()
         try:
-            yield
+            yield sender
         finally:
             await sender.close()
 
@@ -150,12 +150,13 @@ async def test_waits_are_those_of_the_table_or_what_the_receiver_asks_for(hooks:
         "no": {},
     }
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(hooks.sending())
+        sender = await stack.enter_async_context(hooks.sending())
         for name, headers in asked.items():
             receiver = await stack.enter_async_context(receiving())
             receiver.status, receiver.headers = 503, headers
             hooks.project(name, receiver.url)
             hooks.say(name, "batch_1")
+        await eventually(lambda: sender.waiting == len(asked))
         for name, (least, most) in {"s": (1_000, 1_200), "date": (1_990, 2_400), "no": (5, 6)}.items():
             await hooks.become(name, lambda event: event.attempts == 1)
             [event] = hooks.stands(name)

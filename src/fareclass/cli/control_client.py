@@ -22,7 +22,19 @@ LOCAL_DIRECT = MappingProxyType(dict.fromkeys(("all://127.0.0.1", "all://[::1]",
 """What is on this machine is spoken to directly, whatever HTTP_PROXY says: a proxy would see the admin key."""
 _TIMEOUT_S = 30.0
 _KEY = re.compile(r"[!-~]+")
-_ARGUMENTS = ("project", "key", "name", "model", "replica", "workload", "reservation", "url", "delivery", "roots")
+_ARGUMENTS = (
+    "project",
+    "key",
+    "name",
+    "model",
+    "replica",
+    "workload",
+    "route",
+    "reservation",
+    "url",
+    "delivery",
+    "roots",
+)
 """Fields that stand without an option; what is said of them names them."""
 _OPTIONS = {
     "default_tier": "--tier",
@@ -33,9 +45,14 @@ _OPTIONS = {
     "starts_at": "--from",
     "ends_at": "--until",
     "events": "--event",
+    "models": "--model",
+    "order_by": "--order",
+    "limits": "--limit",
+    "by_tier": "--tier",
+    "by_workload": "--workload",
 }
 """Fields whose options have other names."""
-_OF_PAIRS = ("tags", "tiers", "escalation")
+_OF_PAIRS = ("tags", "tiers", "escalation", "limits", "by_tier", "by_workload")
 """Fields whose options are of NAME=VALUE pairs; which of them is at fault is said too."""
 _SAID = re.compile(
     r"(?<![\w'])(?:default_tier|allowed_tiers|starts_at|ends_at|input_tpm|output_tpm|tpm|priority_share)(?![\w'])"
@@ -55,6 +72,7 @@ def _checked(url: str) -> str:
 
 
 Url = Annotated[str, typer.Option(envvar="FARECLASS_URL", help="Where the gateway is.", callback=_checked)]
+Csv = Annotated[bool, typer.Option("--csv", help="Print every field as CSV.")]
 Json = Annotated[bool, typer.Option("--json", help="Print every field as JSON, for scripts.")]
 
 
@@ -64,17 +82,45 @@ def call(
     path: Sequence[str],
     body: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
+    timeout_s: float = _TIMEOUT_S,
 ) -> dict[str, Any]:
     """One command of the control plane. Ends the program, with what was wrong, unless it was done."""
-    headers = {"Authorization": f"Bearer {_admin_key(url)}"}
+    answer = _decoded(url, _exchange(url, method, path, body, params, timeout_s))
+    if not isinstance(answer, dict):
+        _stranger(url)
+    return answer
+
+
+def csv_text(url: str, path: Sequence[str], **params: Any) -> str:
+    """A report as CSV; parameters that are None are left out. Ends the program as `call` does."""
+    response = _exchange(url, "GET", path, None, given(**params) | {"format": "csv"})
+    if response.is_error or not response.headers.get("content-type", "").startswith("text/csv"):
+        _decoded(url, response)
+        _stranger(url)
+    return response.text
+
+
+def _exchange(
+    url: str,
+    method: str,
+    path: Sequence[str],
+    body: Mapping[str, Any] | None,
+    params: Mapping[str, Any] | None,
+    timeout_s: float = _TIMEOUT_S,
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {admin_key(url)}"}
     address = f"{url}/admin/v1/{'/'.join(quote(part, safe='') for part in path)}"
     try:
-        with httpx.Client(mounts=LOCAL_DIRECT, timeout=_TIMEOUT_S) as client:
-            response = client.request(method, address, json=body, params=params, headers=headers)
+        with httpx.Client(mounts=LOCAL_DIRECT, timeout=timeout_s) as client:
+            return client.request(method, address, json=body, params=params, headers=headers)
     except OSError as error:
         _end(f"the certificates in SSL_CERT_FILE or SSL_CERT_DIR can't be used: {error}")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        _end(_unreachable(url, error))
+        _end(unreachable(url, error, timeout_s))
+
+
+def _decoded(url: str, response: httpx.Response) -> Any:
+    """What it says; a refusal ends the program."""
     try:
         answer = response.json()
         refusal = _in_options(**answer["error"]) if response.is_error else None
@@ -82,8 +128,6 @@ def call(
         _stranger(url)
     if refusal is not None:
         _end(refusal)
-    if not isinstance(answer, dict):
-        _stranger(url)
     return answer
 
 
@@ -148,7 +192,7 @@ def _option(field: str) -> str:
     return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
-def _admin_key(url: str) -> str:
+def admin_key(url: str) -> str:
     """From the environment; else, for a gateway on this machine only, derived from the master key file."""
     if found := os.environ.get("FARECLASS_ADMIN_KEY"):
         if not _KEY.fullmatch(found):
@@ -164,7 +208,7 @@ def _admin_key(url: str) -> str:
         _end(f"set FARECLASS_ADMIN_KEY, or FARECLASS_MASTER_KEY_FILE to the file that the gateway uses: {error}")
 
 
-def _unreachable(url: str, error: Exception) -> str:
+def unreachable(url: str, error: Exception, timeout_s: float = _TIMEOUT_S) -> str:
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)  # type: ignore[arg-type]
@@ -179,7 +223,7 @@ def _unreachable(url: str, error: Exception) -> str:
     if isinstance(error, httpx.ProtocolError | httpx.ReadError):
         return f"the connection to {url} broke off: is it the gateway's address, with the right one of http and https?"
     if isinstance(error, httpx.TimeoutException):
-        return f"no answer from {url} within {_TIMEOUT_S:.0f} s: is it the gateway's address?"
+        return f"no answer from {url} within {timeout_s:.0f} s: is it the gateway's address?"
     return f"can't reach the gateway at {url} ({error}): start it with `fareclass serve`, or name it with --url"
 
 

@@ -21,6 +21,7 @@ def hand_over(keys: FirstKeys, master_key_file: Path, console: Console) -> None:
     database may come back out of a backup, and nothing else holds the secret.
     """
     kept = _keep(project_key_file(master_key_file), keys.project, console)
+    reader = _keep(master_key_file.with_name("read-only.key"), keys.read_only, console)
     if console.file.isatty():
         shown_admin, shown_project = f"{keys.admin}   (shown this once)", f"{keys.project}   (kept in {kept})"
     else:
@@ -28,6 +29,8 @@ def hand_over(keys: FirstKeys, master_key_file: Path, console: Console) -> None:
         shown_admin, shown_project = f"in {admin_file}", f"in {kept}"
     if keys.admin:
         console.print(f"  Admin key    {shown_admin}", markup=False, highlight=False, soft_wrap=True)
+    if keys.read_only:
+        console.print(f"  Read-only    in {reader}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"  Project key  {shown_project}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -23,7 +23,9 @@ from fareclass.cli.example import example_body
 from fareclass.cli.first_keys import hand_over, project_key_file
 from fareclass.cli.progress import Steps
 from fareclass.config import Config, ConfigError, load
-from fareclass.telemetry import log_as_json
+from fareclass.console.keeper import Keeper
+from fareclass.console.settings import Settings
+from fareclass.telemetry.logs import log_as_json
 from fareclass.wire.bounded_http import BoundedHttp
 
 _BACKLOG = 2048
@@ -91,13 +93,47 @@ async def _live(config: Config, listener: socket.socket, console: Console) -> No
         _settle_memory()
     except asyncio.CancelledError:
         return
+    keeper: Keeper | None = None
     try:
+        keeper = _web_console(config, listener, system, console)
         server = _Server(config, system, lambda: _announce(config, system, listener, console))
         _on_signals(server.stop)
         await server.serve([listener])
         await server.end_requests()
     finally:
+        if keeper is not None:
+            await keeper.close()
         await system.aclose()
+
+
+def _web_console(config: Config, listener: socket.socket, system: System, console: Console) -> Keeper | None:
+    """Start the web console beside the gateway. The gateway waits for nothing of it, and serves without it."""
+    port = listener.getsockname()[1]
+    address = config.console_address(port)
+    if address is None:
+        return None
+    try:
+        keeper = Keeper(*address)
+    except OSError as error:
+        why = "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror
+        console.print(
+            f"No console: can't listen on {address[0]}:{address[1]}: {why}; choose another address with `console`, or "
+            "false for none",
+            style="bold yellow", markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return None
+    system.console.url = config.base_url(keeper.port, address[0])
+    system.console.beyond = not config.console_loopback
+    tls = config.tls
+    keeper.start(
+        Settings(
+            gateway=config.base_url(port),
+            trusted=str(tls.cert) if tls else None,
+            cert=str(tls.cert) if tls else None,
+            key=str(tls.key) if tls else None,
+        )
+    )
+    return keeper
 
 
 def _settle_memory() -> None:
@@ -167,6 +203,8 @@ def _announce(config: Config, system: System, listener: socket.socket, console: 
     else:
         console.print(f"Fareclass is up, but can't serve yet: {reason}.", style="bold yellow", markup=False)
     console.print(f"  URL          {url}", markup=False, highlight=False)
+    if system.console.url is not None:
+        console.print(f"  Console      {system.console.url}", markup=False, highlight=False)
     if system.first_keys:
         hand_over(system.first_keys, config.master_key_file, console)
     key_file = project_key_file(config.master_key_file)

@@ -53,6 +53,12 @@ HEADER_VALUE_CHARS = 256
 """What is kept of a caller's own request id."""
 METRIC_PROJECTS = 200
 """Projects with a label of their own; later ones share `other` (R42)."""
+BREAKS = 32
+"""Pauses, restarts and failovers of one request that its trace shows (R42)."""
+CODE_CHARS = 64
+"""What a trace shows of the code of an error, which may be an engine's own."""
+SPANS_FLUSH_S = 5.0
+"""At its end the gateway waits no longer for the collector of traces."""
 NAME_CHARS = 64
 """Names of projects and keys."""
 MODEL_CHARS = 256
@@ -113,6 +119,8 @@ CONTEXT_TOKENS = 1_048_576
 """Context of one slot of the built-in engine."""
 SIMULATED_US = 60_000_000
 """What one step of a simulated replica may take, and each sequence's part of it."""
+SIMULATED_LEAD_STEPS = 8
+"""Steps that a simulated engine prepares ahead."""
 SIMULATED_TOKENS = 10**9
 """A simulated replica's memory, its chunk of prompt, and its prefill speed in a second."""
 EXPECTED_TOKENS = 1_048_576
@@ -249,3 +257,68 @@ CONSUME_FIELDS = 64
 """Fields of a message that are given back with its answer."""
 CONSUME_FIELD_BYTES = 64 * 1024
 """Their names and values together."""
+TRACE_LINE_BYTES = 1024 * 1024
+"""One line of a trace file."""
+TRACE_TOKENS = 100_000_000
+"""Tokens of one kind that a request of a trace may have."""
+ROUTE_MODELS = 16
+"""Models of one route."""
+ROUTE_RULES = 100
+"""Rules of one route for workloads."""
+TOKENS_PER_S = 1_000_000
+"""What a route may ask of a model at most."""
+SPEED_WINDOW_S = 60.0
+"""How long a request tells how fast its model is (R45)."""
+SPEED_SAMPLES = 256
+"""The newest requests of one model and tier that tell it."""
+SPEED_TRY_S = 1.0
+"""So often a request of a route is sent to a model whose speed nobody knows."""
+CONSOLE_SESSIONS = 64
+"""Logins of the console at once; one more ends the oldest."""
+CONSOLE_SESSION_S = 12 * 3_600.0
+"""A login ends after it."""
+CONSOLE_LOGINS = 10
+"""Failed logins that one peer of the console has in `CONSOLE_LOGIN_WINDOW_S`."""
+CONSOLE_LOGIN_WINDOW_S = 60.0
+CONSOLE_PEERS = 1_024
+"""Peers whose failed logins are remembered."""
+CONSOLE_FORM_BYTES = 16 * 1024
+"""The body of a login."""
+CONSOLE_ROWS = 2_000
+"""Rows of a list that the console reads."""
+CONSOLE_PAGES = 64
+"""Pages that one login has open at once."""
+CONSOLE_PROMPT_CHARS = 20_000
+"""A prompt of the console's playground."""
+STALE_PARTS = 50
+"""Stale minutes or days that a report leaves out one by one; with more, all between them is read from the ledger."""
+FOLD_GRACE_S = 10.0
+"""A minute is summed so long after its end: entries that are still being written then make it stale."""
+FOLD_ENTRIES = 10_000
+"""The ledger is summed in pieces of so many entries where it is behind, and of a minute at least."""
+FOLD_STALE = 20
+"""Stale minutes that are summed again at once."""
+FOLD_POLL_S = 2.0
+"""How often it is looked for minutes to sum."""
+MINUTE_DAYS = 90
+"""How long sums by minute are kept (R42)."""
+SUM_DAYS = 3 * 366
+"""How long sums by day are kept (R43)."""
+EXACT_DAYS = 7
+"""Percentiles over a longer time are out of daily histograms (R43)."""
+PLAN_MINUTES = 366 * 1440
+"""The longest time that a plan reads minute by minute."""
+PLAN_ROWS = 100
+"""Projects and models that one plan advises: those that ask the most."""
+PLAN_TRACE_ROWS = 5_000
+"""Requests of a trace in the body of a plan; longer ones are planned from a file."""
+PLAN_S = 300.0
+"""A plan that takes longer is given up."""
+PLAN_REPLAYED = 100_000
+"""Requests that all replays of a plan may have together."""
+PLAN_SAMPLE = 5_000
+"""Requests of one replay at most."""
+PLAN_SAMPLE_LEAST = 200
+"""Fewer say nothing of a 99th percentile."""
+PLAN_MEMORY_BYTES = 4 * 2**30
+"""Of the process that makes a plan."""

@@ -22,7 +22,8 @@ class Job(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, kw_only=True):
     """What the wire understood of a caller's request.
 
-    `key` proved whose request it is. `path` is the upstream path below `/v1` (`/chat/completions`). `body` holds the API's
+    `key` proved whose request it is. `model` is the name that the caller wrote; a route's becomes that of the model which
+    has the request (R45). `path` is the upstream path below `/v1` (`/chat/completions`). `body` holds the API's
     own fields as they came, `extra` those the API does not know (R50: they pass only if the
     model says so). `tier_word` is the tier as the caller wrote it. `max_tokens` is the
     caller's limit on output, None if there was none. `prompt_bytes` is the size of what

@@ -175,6 +175,41 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     shared_cache: bool = False
 
 
+class RouteRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How a route picks: best first by `order_by` (quality, latency or cost), within limits (R45). None is no limit.
+
+    `quality_min` and `pico_per_1m_max` (10⁻¹² USD per 1 M tokens of the request, input and output together) are walls,
+    `ttft_p95_ms_max` and `tokens_per_s_min` are wishes.
+    """
+
+    order_by: str
+    quality_min: float | None = None
+    pico_per_1m_max: int | None = None
+    ttft_p95_ms_max: int | None = None
+    tokens_per_s_min: float | None = None
+
+
+class RouteModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of a route, and how good it is at what the route is for: 0 to 1, None where nobody said."""
+
+    model: str
+    quality: float | None = None
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A public name that stands for several models (R45). `created` is in seconds since the epoch.
+
+    A workload's own rule goes before a tier's.
+    """
+
+    name: str
+    created: int
+    models: tuple[RouteModel, ...]
+    rule: RouteRule
+    by_tier: Mapping[Tier, RouteRule] = {}
+    by_workload: Mapping[str, RouteRule] = {}
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that policy decides from, at one moment."""
 
@@ -186,3 +221,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     reservations: Mapping[tuple[str, str], tuple[Reservation, ...]] = {}
     project_budgets: Mapping[str, Budget] = {}
     key_budgets: Mapping[str, Budget] = {}
+    routes: Mapping[str, Route] = {}

@@ -43,8 +43,20 @@ class PrefixCache:
         self._shrink()
         return min(known, prompt - 1) // self._block * self._block
 
+    @property
+    def free(self) -> int:
+        """Room that no running sequence holds."""
+        return self._capacity - self._held
+
+    def grow(self, tokens: int) -> None:
+        """Running sequences hold so many tokens more, which are free."""
+        self._held += tokens
+        self._shrink()
+
     def publish(self, pieces: tuple[Piece, ...]) -> int:
         """A prompt is computed: its pieces are there for all; they count as left, no longer as held. Their tokens."""
+        if not pieces:
+            return 0
         for piece in reversed(pieces):
             self._keep(piece.key, piece.tokens)
         tokens = sum(piece.tokens for piece in pieces)

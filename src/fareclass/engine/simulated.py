@@ -20,7 +20,8 @@ from fareclass.core.prefix import Prefix
 from fareclass.core.usage import Usage
 from fareclass.engine.base import Call, Engine, EngineFailed, EngineRefused, Isolation, Prompt, Traits
 from fareclass.engine.sim_cache import Piece
-from fareclass.engine.sim_replica import Sequence, SimReplica, Speed
+from fareclass.engine.sim_replica import SimReplica, Speed
+from fareclass.engine.sim_sequence import Sequence
 from fareclass.engine.sim_text import Answer, Question, count_tokens
 
 _encode = msgspec.json.encode

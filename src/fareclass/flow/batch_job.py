@@ -81,6 +81,16 @@ class BatchJob:
         stored = {model: msgspec.convert(book, PriceBook) for model, book in row.books.items()}
         self._books = {**snapshot().books, **stored}
 
+    @property
+    def at_risk(self) -> bool:
+        """Whether it needs lines raised to end within its window (R13)."""
+        return self._raise > 0
+
+    @property
+    def raised(self) -> int:
+        """Lines that rank as default for that."""
+        return len(self._raised)
+
     def cancel(self) -> None:
         """Hang up on what runs, and end."""
         self._cancelled.set()
@@ -217,8 +227,7 @@ class BatchJob:
     def _room(self, line: Line) -> bool:
         if not self._tasks:
             return True
-        dispatcher = self._dispatchers.get(line.model)
-        slots = 0 if dispatcher is None else dispatcher.brain.slots
+        slots = sum(pool.brain.slots for pool in self._pools_of(line.model))
         window = max(2 * slots + _SPARE, self._raise)
         return self._in_flight[line.model] < window and self._bytes + len(line.body) <= BATCH_BYTES
 
@@ -297,7 +306,14 @@ class BatchJob:
 
     def _pools(self) -> list[Dispatcher]:
         """Of the models that lines in flight are for."""
-        return [pool for model, pool in self._dispatchers.items() if self._in_flight[model]]
+        return [pool for model, lines in self._in_flight.items() if lines for pool in self._pools_of(model)]
+
+    def _pools_of(self, model: str) -> list[Dispatcher]:
+        """The model's pool, or all that a route's lines may go to (R45)."""
+        if (pool := self._dispatchers.get(model)) is not None:
+            return [pool]
+        route = self._snapshot().routes.get(model)
+        return [] if route is None else [self._dispatchers[each.model] for each in route.models]
 
     # -- keeping
 

@@ -5,10 +5,12 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from sqlalchemy import Connection
 
 from fareclass.core.limits import BATCH_DELIVERY_S, BATCHES, BATCHES_RUNNING, FILE_DAYS, PROJECT_BATCHES_RUNNING
 from fareclass.core.outcomes import Outcome, Refusal
@@ -26,6 +28,7 @@ from fareclass.store.database import Store
 from fareclass.store.ids import FILE
 from fareclass.store.objects import ENDED, BatchRow, FileRow
 
+T = TypeVar("T")
 _FILES = ("output", "errors")
 _KEPT = ".kept"
 """What stays here of a file that could not be delivered."""
@@ -82,15 +85,15 @@ class Batches:
         self._dispatchers = dispatchers
         self._formats = formats
         self._carriers = carriers
-        self._waiting: dict[str, BatchRow] = {}
-        self._jobs: dict[str, BatchJob] = {}
+        self.waiting: dict[str, BatchRow] = {}
+        self.jobs: dict[str, BatchJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 
     async def open(self) -> None:
         """Take up what has not ended."""
         for row in await asyncio.to_thread(self._read_open):
-            self._waiting[row.id] = row
+            self.waiting[row.id] = row
         self._start_next()
 
     async def close(self) -> None:
@@ -127,42 +130,45 @@ class Batches:
         known = await asyncio.to_thread(self._add, row, made.input)
         if known is not None:
             return self._live(known)
-        self._waiting[row.id] = row
+        self.waiting[row.id] = row
         self._start_next()
         return row
 
     async def find(self, project: str, api: str, id: str) -> BatchRow | None:
         """The project's batch with this id, as far as it is at this moment."""
-        row = await asyncio.to_thread(self._find, project, api, id)
+        row = await self._read(partial(objects.get_batch, project=project, api=api, id=id))
         return None if row is None else self._live(row)
 
     async def listed(
         self, project: str, api: str, *, after: str | None = None, before: str | None = None, limit: int
     ) -> list[BatchRow]:
         """Newest first; those right behind `after`, or right before `before`."""
+        query = partial(objects.list_batches, project=project, api=api, after=after, before=before, limit=limit)
+        return [self._live(row) for row in await self._read(query)]
 
-        def read() -> list[BatchRow]:
-            with self._store.read() as connection:
-                return objects.list_batches(connection, project, api, after=after, before=before, limit=limit)
-
-        return [self._live(row) for row in await asyncio.to_thread(read)]
+    async def of_all(
+        self, project: str | None, *, ended: bool | None, after: tuple[int, str] | None, limit: int
+    ) -> list[BatchRow]:
+        """Batches of every project or one, whatever their API, newest first, as far as they are at this moment."""
+        query = partial(objects.batches_of_all, project=project, ended=ended, after=after, limit=limit)
+        return [self._live(row) for row in await self._read(query)]
 
     async def cancel(self, row: BatchRow) -> BatchRow:
         """What is finished stays; idempotent."""
-        live = self._waiting.get(row.id) or (self._jobs[row.id].row if row.id in self._jobs else None)
+        live = self.waiting.get(row.id) or (self.jobs[row.id].row if row.id in self.jobs else None)
         if live is None:  # it has ended, maybe since the row was read
             return await self.find(row.project, row.api, row.id) or row
         if live.cancelling_us is None:
             live.cancelling_us = now_us()
             await asyncio.to_thread(self._update, live)
-            if live.id in self._jobs:
-                self._jobs[live.id].cancel()
+            if live.id in self.jobs:
+                self.jobs[live.id].cancel()
             self._start_next()
         return live
 
     def waits(self, row: BatchRow) -> bool:
         """Whether its turn has not come."""
-        return row.id in self._waiting
+        return row.id in self.waiting
 
     async def delete(self, row: BatchRow) -> bool:
         """Forget it and its files; False where it has not ended."""
@@ -172,23 +178,23 @@ class Batches:
         return True
 
     def _live(self, row: BatchRow) -> BatchRow:
-        job = self._jobs.get(row.id)
+        job = self.jobs.get(row.id)
         return row if job is None else job.row
 
     # -- turns
 
     def _start_next(self) -> None:
         """The oldest first, no project more than its share; what only has to end needs none."""
-        running = Counter(job.row.project for job in self._jobs.values())
-        for row in list(self._waiting.values()):
-            if len(self._jobs) >= BATCHES_RUNNING or self._closing:
+        running = Counter(job.row.project for job in self.jobs.values())
+        for row in list(self.waiting.values()):
+            if len(self.jobs) >= BATCHES_RUNNING or self._closing:
                 return
             if running[row.project] < PROJECT_BATCHES_RUNNING or row.cancelling_us is not None:
                 running[row.project] += 1
-                del self._waiting[row.id]
+                del self.waiting[row.id]
                 place = Place(self._files.path(row.input), self._folder / row.id)
                 job = BatchJob(row, place, self._formats[row.api], self._snapshot, self._dispatchers)
-                self._jobs[row.id] = job
+                self.jobs[row.id] = job
                 self._tasks[row.id] = asyncio.create_task(self._run(job))
 
     async def _run(self, job: BatchJob) -> None:
@@ -205,7 +211,7 @@ class Batches:
                     again_s = min(2 * again_s, _LONGEST_AGAIN_S)
         finally:
             job.progress.close()
-            del self._jobs[batch], self._tasks[batch]
+            del self.jobs[batch], self._tasks[batch]
             self._start_next()
 
     async def _run_once(self, job: BatchJob) -> None:
@@ -381,9 +387,12 @@ class Batches:
             for file in files:
                 self._files.path(file).unlink(missing_ok=True)
 
-    def _find(self, project: str, api: str, id: str) -> BatchRow | None:
-        with self._store.read() as connection:
-            return objects.get_batch(connection, project, api, id)
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        def read() -> T:
+            with self._store.read() as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(read)
 
     def _update(self, row: BatchRow) -> None:
         with self._store.write() as connection:

@@ -8,15 +8,35 @@ from sqlalchemy import Connection
 
 from fareclass.core.limits import EXHAUSTED_S
 from fareclass.core.money import pico
-from fareclass.core.snapshot import Escalation, Key, Model, PriceBook, Project, Quota, Reservation, Snapshot
+from fareclass.core.snapshot import (
+    Escalation,
+    Key,
+    Model,
+    PriceBook,
+    Project,
+    Quota,
+    Reservation,
+    Route,
+    RouteModel,
+    RouteRule,
+    Snapshot,
+)
 from fareclass.core.tiers import BY_WORD, TIERS, Tier
 from fareclass.core.usage import KINDS
 from fareclass.flow.clock import now_us
 from fareclass.metering.pricing import compile_book, free_book
-from fareclass.store import catalog, workloads
+from fareclass.store import catalog, routes, workloads
 from fareclass.store.budgets import list_budgets
 from fareclass.store.master_key import MasterKey
-from fareclass.store.records import BookRecord, EscalationRecord, KeyRecord, QuotaRecord, WorkloadRecord
+from fareclass.store.records import (
+    BookRecord,
+    EscalationRecord,
+    KeyRecord,
+    LimitsRecord,
+    QuotaRecord,
+    RouteRecord,
+    WorkloadRecord,
+)
 from fareclass.store.reservations import standing_reservations
 
 
@@ -36,10 +56,38 @@ def compile_snapshot(connection: Connection, master: MasterKey, models: Mapping[
         },
         models=models,
         quotas={(record.project, record.model): _quota(record) for record in catalog.list_quotas(connection)},
-        books={name: _book(name, catalog.newest_book(connection, name)) for name in models},
+        books={name: price_book(name, catalog.newest_book(connection, name)) for name in models},
         reservations=_reservations(connection, models),
         project_budgets={row.project: row.budget for row in budgets if not row.key},
         key_budgets={row.key: row.budget for row in budgets if row.key},
+        routes={route.name: _route(route) for route in routes.list_routes(connection, models)},
+    )
+
+
+def _route(record: RouteRecord) -> Route:
+    """Without the models that the configuration has no more (R45)."""
+    return Route(
+        name=record.name,
+        created=int(record.created.timestamp()),
+        models=tuple(
+            RouteModel(model=each.model, quality=each.quality)
+            for each in record.models
+            if each.model not in record.unknown
+        ),
+        rule=_rule(record.order_by, record.limits),
+        by_tier={BY_WORD[word]: _rule(each.order_by, each.limits) for word, each in record.by_tier.items()},
+        by_workload={use: _rule(each.order_by, each.limits) for use, each in record.by_workload.items()},
+    )
+
+
+def _rule(order_by: str, limits: LimitsRecord) -> RouteRule:
+    usd = limits.usd_per_1m_max
+    return RouteRule(
+        order_by=order_by,
+        quality_min=limits.quality_min,
+        pico_per_1m_max=None if usd is None else pico(Decimal(usd)),
+        ttft_p95_ms_max=limits.ttft_p95_ms_max,
+        tokens_per_s_min=limits.tokens_per_s_min,
     )
 
 
@@ -86,7 +134,8 @@ def _escalation(rule: EscalationRecord) -> Escalation:
     )
 
 
-def _book(model: str, record: BookRecord | None) -> PriceBook:
+def price_book(model: str, record: BookRecord | None) -> PriceBook:
+    """Prices as they are kept, compiled; without any everything is free."""
     if record is None:
         return free_book(model)
     prices = [Decimal(getattr(record, kind)) for kind in KINDS]

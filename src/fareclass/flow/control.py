@@ -23,17 +23,15 @@ from fareclass.flow.audit import note
 from fareclass.flow.clock import now_us
 from fareclass.flow.compile import compile_snapshot
 from fareclass.flow.key_terms import KeyTerms, key_columns
-from fareclass.flow.lookups import find_key, find_key_ids, find_project, free_key_name, free_project_name
+from fareclass.flow.lookups import find_key, find_project, free_key_name, free_project_name
 from fareclass.flow.operator_rules import (
     ControlError,
     check_limits,
     check_weight,
 )
 from fareclass.metering.pricing import RESERVED, PriceError, check_number, compile_book
-from fareclass.metering.report import Names, ReportError, UsageRow, usage_report
 from fareclass.store import catalog, ids
 from fareclass.store.database import Store
-from fareclass.store.entries import Filters
 from fareclass.store.master_key import MasterKey
 from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
 
@@ -47,19 +45,6 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
     price: Price | None
     multipliers: tuple[Decimal, ...]
     reserved: ReservedPrice | None = None
-
-
-class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What a usage report is of. Projects and keys by id or name; times in microseconds since the epoch."""
-
-    project: str | None = None
-    key: str | None = None
-    model: str | None = None
-    tag: tuple[str, str] | None = None
-    from_us: int | None = None
-    to_us: int | None = None
-    step_s: int | None = None
-    by: Sequence[str] = ()
 
 
 class Control:
@@ -242,28 +227,7 @@ class Control:
         with self.store.read() as connection:
             return catalog.list_books(connection, model, before=before, limit=limit)
 
-    # Reports
-
-    def usage(self, query: UsageQuery) -> list[UsageRow]:
-        """What was used and what it cost (R36)."""
-        with self.store.read() as connection:
-            project = None if query.project is None else find_project(connection, query.project).id
-            filters = Filters(
-                projects=None if project is None else [project],
-                keys=None if query.key is None else find_key_ids(connection, query.key, project),
-                model=query.model,
-                tag=query.tag,
-                from_us=query.from_us,
-                to_us=query.to_us,
-            )
-            names = Names(
-                {record.id: record.name for record in catalog.list_projects(connection)},
-                {record.id: record.name for record in catalog.list_keys(connection)},
-            )
-            try:
-                return usage_report(connection, filters, by=query.by, step_s=query.step_s, names=names)
-            except ReportError as error:
-                raise ControlError("invalid", str(error), error.field) from None
+    # The audit
 
     def audit(self, *, before: int | None, limit: int) -> list[AuditRecord]:
         """Every change, the newest first."""

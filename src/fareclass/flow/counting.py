@@ -38,10 +38,8 @@ class TokenCounts:
             Refusal: `not_found`: no such model; `throttled`: too many at once.
         """
         snapshot, project = self._snapshot(), request.key.project.id
-        dispatcher = self._dispatchers.get(request.model)
-        if dispatcher is None or request.model not in snapshot.models:
-            raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
-        quota = snapshot.quotas.get((project, request.model))
+        model = self._model(snapshot, request.model)
+        quota = snapshot.quotas.get((project, model))
         most = COUNTS if quota is None or quota.concurrency is None else min(COUNTS, quota.concurrency)
         if self._under_way[project] >= most:
             raise Refusal(
@@ -51,11 +49,21 @@ class TokenCounts:
             )
         self._under_way[project] += 1
         try:
-            counted = await _count(dispatcher.tokenizer(), request.body)
+            counted = await _count(self._dispatchers[model].tokenizer(), request.body)
         finally:
             self._under_way[project] -= 1
             self._under_way += Counter()  # forgets who has none
-        return self._estimator.prompt_tokens(request.model, request.prompt_bytes) if counted is None else counted
+        return self._estimator.prompt_tokens(model, request.prompt_bytes) if counted is None else counted
+
+    def _model(self, snapshot: Snapshot, name: str) -> str:
+        """The model of this name; of a route's the first one that can count, else the first (R45)."""
+        if name in snapshot.models:
+            return name
+        route = snapshot.routes.get(name)
+        if route is None or not route.models:
+            raise Refusal(Outcome.NOT_FOUND, f"The model `{name[:200]}` does not exist.", param="model")
+        names = [each.model for each in route.models]
+        return next((each for each in names if self._dispatchers[each].tokenizer() is not None), names[0])
 
 
 async def _count(engine: Engine | None, body: Mapping[str, Any]) -> int | None:

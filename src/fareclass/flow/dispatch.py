@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,8 +14,9 @@ from fareclass.core.tiers import BY_WORD, TIERS, Tier, TierPolicy
 from fareclass.core.usage import Usage
 from fareclass.engine.base import Engine, EngineFailed, Isolation, Traits
 from fareclass.engine.health import Watch
+from fareclass.flow.pool_view import show_floors, show_headroom, show_tiers
 from fareclass.flow.reply import Allowance, Allowances
-from fareclass.flow.seat import Seat
+from fareclass.flow.seat import Seat, move_elsewhere
 from fareclass.sched.brain import Brain
 from fareclass.sched.reserves import HUNDREDTHS, Floor
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
@@ -54,6 +55,8 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._seats: dict[Ticket, Seat] = {}
         self._up: dict[str, bool] = {}
+        self._pauses: Counter[Tier] = Counter()
+        self._restarts: Counter[Tier] = Counter()
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._continues = self._continues_constrained = False
@@ -138,7 +141,8 @@ class Dispatcher:
 
     def paused(self, seat: Seat) -> None:
         """The seat's call was ended at a clean cut, as it was told."""
-        seat.replica = None
+        seat.leave("pause")
+        self._pauses[seat.ticket.tier] += 1
         self._do(self.brain.paused(seat.ticket, self._loop.time()))
 
     def failed(self, seat: Seat, error: EngineFailed) -> None:
@@ -146,12 +150,14 @@ class Dispatcher:
 
         An answer of 5xx may be the request's own fault: it is the replica's only once another serves it.
         """
-        replica, seat.replica = seat.replica, None
+        replica = seat.replica
+        seat.leave("failover")
         if replica is not None and error.reason == "refused":
             seat.refused_by.append((replica, error))
         elif replica is not None:
             self.berths[replica].watch.failed(error)
         self._do(self.brain.failed(seat.ticket, self._loop.time()))
+        move_elsewhere(self._seats.values(), ready=self.ready)
 
     @property
     def service_s(self) -> float:
@@ -211,6 +217,7 @@ class Dispatcher:
             case Pause():
                 seat.pause()
             case Restart():
+                self._restarts[seat.ticket.tier] += 1
                 seat.vacate()
             case Refuse():
                 seat.out(effect)
@@ -252,6 +259,7 @@ class Dispatcher:
             )
         else:
             self._do(self.brain.set_replica(berth.id, now, up=False))
+            move_elsewhere(self._seats.values(), ready=self.ready)
             self._give_up_silent(berth)
         self._tell_share()
 
@@ -306,43 +314,15 @@ class Dispatcher:
     def describe(self) -> dict[str, Any]:
         """The pool as the control plane shows it."""
         now = self._loop.time()
-        tiers = {
-            tier.word: {
-                "running": self.brain.running(tier),
-                "waiting": self.brain.lines.waiting(tier),
-                "paused": self.brain.lines.by_rank[tier].returned,
-                "expected_wait_ms": round(self.brain.wait_s(tier, now) * 1000),
-            }
-            for tier in TIERS
-        }
         return {
             "model": self.model,
             "slots": self.brain.slots,
-            "headroom": self._describe_headroom(),
-            "floors": self._describe_floors(now),
+            "headroom": show_headroom(self.brain),
+            "floors": show_floors(self.brain, now),
             "kept_share": self.brain.reserves.share_ppm / MICRO,
-            "tiers": tiers,
+            "tiers": show_tiers(self.brain, self._seats, self._pauses, self._restarts, now),
             "replicas": [self.describe_replica(berth) for berth in self.berths.values()],
         }
-
-    def _describe_headroom(self) -> dict[str, Any]:
-        """Slots kept free of what can't be moved; how many sequences of that may run, and do (R10)."""
-        headroom = self.brain.headroom
-        return {"slots": headroom.slots, "fixed_limit": headroom.limit, "fixed_running": headroom.fixed}
-
-    def _describe_floors(self, now: float) -> list[dict[str, Any]]:
-        """Each floor in force, and what is left of its minute; below zero is debt (R20)."""
-        return [
-            {
-                "project": project,
-                "input_tpm": account.floor.input_tpm,
-                "output_tpm": account.floor.output_tpm,
-                "input_left": account.input.left(now),
-                "output_left": account.output.left(now),
-            }
-            for project, account in self.brain.reserves.accounts.items()
-            if account.open
-        ]
 
     def describe_replica(self, berth: Berth) -> dict[str, Any]:
         """One replica as the control plane shows it."""

@@ -1,5 +1,6 @@
 """All pools of this gateway, as the control plane and the metrics see them."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from fareclass.core.capacity import MICRO
 from fareclass.core.tiers import TIERS
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.flow.reserved import Standing
-from fareclass.telemetry import PoolState
+from fareclass.telemetry.states import PoolState
 
 
 class Fleet:
@@ -34,16 +35,24 @@ class Fleet:
 
     def states(self) -> Iterator[PoolState]:
         """Every pool at this moment, for a scrape."""
+        now = asyncio.get_running_loop().time()
         for model, dispatcher in self._dispatchers.items():
             brain = dispatcher.brain
             yield PoolState(
                 model=model,
                 queued={tier: brain.lines.waiting(tier) for tier in TIERS},
+                paused={tier: brain.lines.by_rank[tier].returned for tier in TIERS},
+                wait_s={tier: brain.wait_s(tier, now) for tier in TIERS},
                 running={tier: brain.running(tier) for tier in TIERS},
                 slots={replica.id: replica.slots for replica in brain.replicas.values()},
                 up={replica.id: replica.open for replica in brain.replicas.values()},
                 floor_starts=brain.floor_starts,
                 guard_starts=brain.guard_starts,
+                floors={
+                    project: (account.floor.input_tpm, account.floor.output_tpm)
+                    for project, account in brain.reserves.accounts.items()
+                    if account.open
+                },
                 kept_share=brain.reserves.share_ppm / MICRO,
                 headroom_slots=brain.headroom.slots,
             )

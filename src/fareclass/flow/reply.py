@@ -40,7 +40,10 @@ class Allowances(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Served(msgspec.Struct, kw_only=True):
-    """What an answer tells about how it was served (R4), known when it starts; `prompt_tokens` is an estimate."""
+    """What an answer tells about how it was served (R4), known when it starts; `prompt_tokens` is an estimate.
+
+    `route` is what picked the `model`, where the caller named one, and `missed` are its wishes that could not be met.
+    """
 
     request_id: str
     requested: Tier
@@ -54,6 +57,8 @@ class Served(msgspec.Struct, kw_only=True):
     escalated: str = ""
     allowances: Allowances | None = None
     prompt_tokens: int = 0
+    route: str = ""
+    missed: tuple[str, ...] = ()
 
 
 Translated = tuple[list[tuple[bytes, bytes]], bytes]

@@ -19,21 +19,22 @@ from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, Snapshot
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
-from fareclass.engine.upstream import CONTINUES
 from fareclass.flow.answer import Production
 from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
 from fareclass.flow.escalations import Escalations
-from fareclass.flow.prompt_cache import CachedPrompt, PromptCaches
+from fareclass.flow.prompt_cache import PromptCaches
 from fareclass.flow.purse import Purses
 from fareclass.flow.reply import Reply, Served
 from fareclass.flow.reserved import Standing
+from fareclass.flow.routing import Routing, claimed
+from fareclass.flow.tickets import expected, make_ticket
 from fareclass.flow.visit import Visit
 from fareclass.metering.ledger import Ledger, LedgerUnavailable
 from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
-from fareclass.policy.tiers import Claim, Terms, asked, check_allowed, exhausted, usable
-from fareclass.sched.ticket import NOWHERE, Ticket
+from fareclass.policy.tiers import Claim, Terms, check_allowed, exhausted
+from fareclass.sched.ticket import Ticket
 
 _log = logging.getLogger(__name__)
 _LEDGER_RETRY_MS = 2_000
@@ -49,55 +50,67 @@ class Arrival(Protocol):
     def caller_id(self) -> str: ...
     @property
     def arrived_us(self) -> int: ...
+    @property
+    def traceparent(self) -> str | None: ...
 
 
 class Walk:
-    """Takes requests from the wire to the engines and back."""
+    """Takes requests from the wire to the engines and back. `trace` gives a request its span, below its caller's."""
 
     def __init__(
         self,
         snapshot: Callable[[], Snapshot],
         dispatchers: Mapping[str, Dispatcher],
         standing: Standing,
+        routing: Routing,
         escalations: Escalations,
         caches: PromptCaches,
         purses: Purses,
         estimator: Estimator,
         ledger: Ledger,
         observe: Callable[[Finished], None],
+        trace: Callable[[str | None], str] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._dispatchers = dispatchers
         self._standing = standing
+        self._routing = routing
         self._escalations = escalations
         self._caches = caches
         self._purses = purses
         self._estimator = estimator
         self._ledger = ledger
         self._observe = observe
+        self._trace = trace
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, request: Request, reply: Reply) -> None:
         """Answer or refuse one request. Raises nothing but `CancelledError`."""
         visit = Visit(request)
-        try:
-            production = self._admit(request, reply, visit)
-            await production.run()
-            await self._complete(request, reply, visit, production)
-            return
-        except Refusal as refusal:
-            ending = refusal.alone()
-        except ConnectionError:
-            ending = _hang_up()
-        except asyncio.CancelledError:
-            if reply.gone:
-                await self._settle(visit, _hang_up(), reply=None)
-                raise
-            # The gateway ends before the request does; this is its last chance to say so.
-            ending = Refusal(Outcome.INTERNAL, "The gateway was stopped before the answer was whole. Try again.")
-        except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log, and end as one outcome
-            _log.exception("a request failed inside the gateway", extra={"request_id": request.id})
-            ending = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {request.id}.")
+        if self._trace is not None:
+            visit.parent = request.traceparent or ""
+            visit.trace = request.traceparent = self._trace(request.traceparent)
+        ending: Refusal | None = None
+        while ending is None:
+            try:
+                production = self._admit(request, reply, visit)
+                await production.run()
+                await self._complete(request, reply, visit, production)
+                return
+            except Refusal as refusal:
+                if not self._falls_over(visit, refusal, reply):
+                    ending = refusal.alone()
+            except ConnectionError:
+                ending = _hang_up()
+            except asyncio.CancelledError:
+                if reply.gone:
+                    await self._settle(visit, _hang_up(), reply=None)
+                    raise
+                # The gateway ends before the request does; this is its last chance to say so.
+                ending = Refusal(Outcome.INTERNAL, "The gateway was stopped before the answer was whole. Try again.")
+            except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log, and end as one outcome
+                _log.exception("a request failed inside the gateway", extra={"request_id": request.id})
+                ending = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {request.id}.")
         await self._settle(visit, ending, reply)
 
     def check(self, request: Request) -> None:
@@ -121,6 +134,8 @@ class Walk:
         )
         if key is not None:
             finished.project, finished.key, finished.workload = key.project.id, key.id, key.workload
+        if self._trace is not None:
+            finished.parent, finished.trace = arrival.traceparent or "", self._trace(arrival.traceparent)
         self._ledger.note(finished)
         self._observe(finished)
 
@@ -130,24 +145,46 @@ class Walk:
 
     def _understand(self, snapshot: Snapshot, visit: Visit) -> tuple[Model, Claim]:
         """Which model and tier are asked for, and that they may be: what depends on nothing that moves."""
-        request, key, job = visit.request, visit.key, visit.request.job
-        model = snapshot.models.get(request.model)
-        if model is None:
-            raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
-        visit.model = model
-        found = snapshot.reservations.get((key.project.id, model.name))
-        reservations = usable(found, now_us()) if found else ()
-        claim = asked(key, model, request.tier_word, reservations) if job is None else Claim(Tier.BATCH, Tier.BATCH)
+        request = visit.request
+        model = visit.model = self._model(snapshot, visit)
+        claim = claimed(snapshot, request, model)
         visit.terms = Terms(claim.requested, claim.requested)
-        check_allowed(claim.requested, key, model)
+        check_allowed(claim.requested, visit.key, model)
         check_media(request.media_hosts, model)
         return model, claim
+
+    def _model(self, snapshot: Snapshot, visit: Visit) -> Model:
+        """The model that the request names, or the one whose turn it is of the route that it names (R45)."""
+        request = visit.request
+        if visit.way is None:
+            if (model := snapshot.models.get(request.model)) is not None:
+                return model
+            if (route := snapshot.routes.get(request.model)) is None:
+                raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
+            visit.way = self._routing.begin(snapshot, route, request)
+        return snapshot.models[visit.way.pick.model]
+
+    def _falls_over(self, visit: Visit, refusal: Refusal, reply: Reply) -> bool:
+        """Whether the next model of a route may try, and what the last one held is given back (R45)."""
+        way, production = visit.way, visit.production
+        if way is None or reply.started or visit.settled:
+            return False
+        if way.ends(refusal, began=production is not None and production.started_s is not None):
+            return False
+        if production is not None:
+            self._release(visit, Usage(), served=False)
+            if production.purse is not None:
+                production.purse.close()
+        if visit.raised is not None:
+            self._escalations.lower(visit.key, visit.raised)
+        visit.production = visit.raised = None
+        return True
 
     def _admit(self, request: Request, reply: Reply, visit: Visit) -> Production:
         """Everything up to the request's place in line, in one step."""
         snapshot = self._snapshot()
         model, claim = self._understand(snapshot, visit)
-        key, job = request.key, request.job
+        key, job, request.model = request.key, request.job, model.name
         body, dropped = upstream_fields(request, model)
         if not self._ledger.healthy:
             raise Refusal(Outcome.SHED, _NO_LEDGER, retry_after_ms=_LEDGER_RETRY_MS)
@@ -159,7 +196,8 @@ class Walk:
                 claim = claim._replace(otherwise=visit.raised.tier)
         dispatcher = self._dispatchers[model.name]
         cached = self._caches.read(request, body, model) if dispatcher.may_cache else None
-        ticket = self._ticket(request, model, claim, dispatcher, cached)
+        likely = expected(self._estimator, request, model, cached)
+        ticket = make_ticket(request, model, claim, dispatcher, likely, cached)
         terms = visit.terms = self._terms(claim, ticket, request, snapshot)
         production = visit.production = Production(dispatcher, request, body, ticket, reply)
         production.cached, production.salt = cached, self._caches.salt(key.project.id, model)
@@ -176,6 +214,8 @@ class Walk:
             dropped=dropped,
             prompt_tokens=ticket.prompt_tokens,
         )
+        if visit.way is not None:
+            visit.way.mark(production, dispatcher.brain.policies[ticket.tier].max_wait_s)
         if snapshot.project_budgets or snapshot.key_budgets:
             self._hold_money(snapshot, model, visit, production)
         quota = snapshot.quotas.get((key.project.id, model.name)) if job is None else None  # R37
@@ -243,6 +283,8 @@ class Walk:
         entry = self._finished(visit, Outcome.COMPLETED, usage, estimated=estimated)
         if not estimated:
             self._estimator.learn(visit.project, request, usage, cut=production.cut_by_budget(usage))
+        if self._snapshot().routes:
+            self._routing.ended(entry, production)
         visit.settled = True
         try:
             reply.billed = True
@@ -272,33 +314,6 @@ class Walk:
             if visit.raised is not None:
                 self._escalations.void(entry)
         await _refuse(reply, refusal, visit.served)
-
-    def _ticket(
-        self, request: Request, model: Model, claim: Claim, dispatcher: Dispatcher, cached: CachedPrompt | None
-    ) -> Ticket:
-        estimator, key, width, job = self._estimator, request.key, request.width, request.job
-        prompt_tokens = estimator.prompt_tokens(model.name, request.prompt_bytes) * width
-        read = 0 if cached is None else cached.known_tokens(prompt_tokens)
-        likely = estimator.likely(key.project.id, model, request, prompt_tokens=prompt_tokens, read=read)
-        continuable = request.continuable and dispatcher.continues(constrained=request.constrained)
-        return Ticket(
-            request.id,
-            key.project.id,
-            Tier.RESERVED if claim.otherwise is None else claim.otherwise,
-            rank=Tier.DEFAULT if job is not None and job.raised else None,
-            prompt_tokens=prompt_tokens,
-            width=width,
-            weight=float(key.project.weight),
-            hold_tokens=model.burndown.quota_tokens(likely),
-            floor_input=model.burndown.floor_input(likely),
-            floor_output=likely.output,
-            continuable=continuable,
-            # In a whole answer llama.cpp repeats what its caller began, in a stream it does not.
-            streamed=request.stream or continuable or CONTINUES in request.body,
-            size_bytes=request.size_bytes,
-            holders=NOWHERE if cached is None else cached.holders,
-            deadline=request.deadline_s if job is None else job.deadline_s,
-        )
 
     def _release(self, visit: Visit, usage: Usage, *, served: bool) -> None:
         """Give slot and holds back, the holds corrected to what was used (R20, R25).

@@ -37,6 +37,7 @@ from fareclass.store.reservations import (
     add_reservation,
     change_reservation,
     find_reservation,
+    keep_terms,
     list_reservations,
     standing_reservations,
 )
@@ -137,10 +138,11 @@ class Reserving:
             new = _changed(old, terms, now)
             if grows(new, old):
                 self._check(new, others, slots, now)
-            values = _columns(new) | {"settled": msgspec.to_builtins(_settled(found, now))}
+            values = _columns(new) | {"settled": msgspec.to_builtins(settled(found, now))}
             if (new.input_tpm, new.output_tpm) != (old.input_tpm, old.output_tpm):
                 values["minute_pico"] = self._fee(new)
             with self._control.change() as connection:
+                keep_terms(connection, ref, now)
                 change_reservation(connection, ref, values)
                 after = _record(_found(connection, ref), now)
                 note(connection, actor, "reservation.update", ref, before, after)
@@ -295,13 +297,13 @@ def _record(found: Reserved, now: int) -> ReservationRecord:
         hours=None if one.hours is None else hours_record(one.hours),
         in_force=in_force(one, now),
         hourly_usd=usd(found.minute_pico * 60),
-        accrued_usd=usd(_settled(found, now).pico),
+        accrued_usd=usd(settled(found, now).pico),
         created=moment(found.created_us),
         cancelled_at=None if found.cancelled_us is None else moment(found.cancelled_us),
     )
 
 
-def _settled(found: Reserved, now: int) -> Settled:
+def settled(found: Reserved, now: int) -> Settled:
     """Its fee until now: each whole minute in force costs what it did at its end (R18)."""
     before = found.settled or Settled(until_us=0, pico=0, part_us=0)
     until = max(now, before.until_us)

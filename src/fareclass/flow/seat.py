@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Self
 
-from fareclass.core.outcomes import Refusal
+from fareclass.core.limits import BREAKS
+from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.engine.base import EngineFailed
+from fareclass.sched.admission import DOWN_RETRY_S
 from fareclass.sched.ticket import Refuse, Ticket
 
 
@@ -21,6 +24,8 @@ class Seat:
     `async with seat.call(may_cut)`, where `may_cut` says whether the answer may be ended
     where it stands (R11). The seat forgets it afterwards, so that what it belongs to is no
     cycle with the seat, which only the garbage collector could end.
+    `elsewhere`: if this pool can't serve, another model may (R45).
+    `breaks` are the times without a replica after the first start, with why; the last may not have ended.
     Decisions come synchronously, in the middle of anything: they only set flags, resolve
     the turn, or cancel the task's current await. Such a cancellation is told apart from a
     caller's hang-up by `_wanted`, and undone by `Task.uncancel`, so that both may come at once.
@@ -31,6 +36,8 @@ class Seat:
         "_turn",
         "_wanted",
         "active_at",
+        "breaks",
+        "elsewhere",
         "pause_due",
         "refused",
         "refused_by",
@@ -49,6 +56,8 @@ class Seat:
         self.pause_due = False
         self.refused_by: list[tuple[str, EngineFailed]] = []
         self.active_at = 0.0
+        self.elsewhere = False
+        self.breaks: list[tuple[str, float, float]] = []
         self._turn: asyncio.Future[None] | None = None
         self._may_cut: Callable[[], bool] | None = None
         self._wanted: Exception | None = None
@@ -79,6 +88,9 @@ class Seat:
 
     def started(self, replica: str) -> None:
         """The ticket has a slot."""
+        if self._in_break:
+            kind, from_s, _ = self.breaks[-1]
+            self.breaks[-1] = kind, from_s, self.task.get_loop().time()
         self.replica = replica
         self.pause_due = False
         self._wake()
@@ -96,8 +108,18 @@ class Seat:
 
     def vacate(self) -> None:
         """The slot is gone: drop the upstream call at once."""
-        self.replica = None
+        self.leave("restart")
         self.interrupt(Interrupted())
+
+    def leave(self, kind: str) -> None:
+        """It has no replica until it starts again; `kind` says why, as in `core.events.Break`."""
+        self.replica = None
+        if len(self.breaks) < BREAKS and not self._in_break:
+            self.breaks.append((kind, self.task.get_loop().time(), math.inf))
+
+    @property
+    def _in_break(self) -> bool:
+        return bool(self.breaks) and self.breaks[-1][2] == math.inf
 
     def interrupt(self, reason: Exception) -> None:
         """Raise `reason` at the await where the task's upstream call stands."""
@@ -144,3 +166,11 @@ def as_refusal(refuse: Refuse) -> Refusal:
         retry_after_ms=None if wait is None else round(wait * 1000),
         retry=False if refuse.hopeless else None,
     )
+
+
+def move_elsewhere(seats: Iterable[Seat], *, ready: bool) -> None:
+    """Where no replica of their pool can serve, those that have sent nothing and another model may serve go there (R45)."""
+    message = "No replica of this model can serve at the moment."
+    for seat in () if ready else seats:
+        if seat.elsewhere and seat.replica is None and not seat.ticket.sent:
+            seat.out(Refuse(seat.ticket, Outcome.SHED, message, DOWN_RETRY_S))

@@ -1,8 +1,10 @@
 """What is known of one request while it walks, for its one `Finished` event (R6)."""
 
+import math
+
 import msgspec
 
-from fareclass.core.events import Finished
+from fareclass.core.events import Break, Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model, PriceBook
@@ -10,6 +12,7 @@ from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
 from fareclass.flow.answer import Production
 from fareclass.flow.reply import Served
+from fareclass.flow.routing import Way
 from fareclass.metering.pricing import cost
 from fareclass.policy.escalation import Raised
 from fareclass.policy.estimate import Estimator
@@ -22,20 +25,28 @@ _UNKNOWN = Terms(Tier.DEFAULT, Tier.DEFAULT)
 
 
 class Visit:
-    """Filled in as the request is understood, admitted and served; `ended_us` when its holds are settled."""
+    """Filled in as the request is understood, admitted and served; `ended_us` when its holds are settled.
 
-    __slots__ = ("book", "ended_us", "key", "model", "production", "raised", "request", "settled", "terms")
+    `trace` and `parent` are as in `Finished`. `way` is that of a request that names a route (R45).
+    """
+
+    __slots__ = (
+        "book", "ended_us", "key", "model", "parent", "production", "raised", "request", "settled", "terms",
+        "trace", "way",
+    )  # fmt: skip
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.settled = False
         self.ended_us = 0
+        self.trace = self.parent = ""
         self.book: PriceBook | None = None
         self.key = request.key
         self.model: Model | None = None
         self.terms: Terms | None = None
         self.production: Production | None = None
         self.raised: Raised | None = None
+        self.way: Way | None = None
 
     @property
     def served(self) -> Served | None:
@@ -87,6 +98,9 @@ class Visit:
             spilled=self.spilled,
             escalated=self.raised is not None,
             width=request.width,
+            route="" if self.way is None else self.way.route,
+            trace=self.trace,
+            parent=self.parent,
         )
         if key.tags:
             finished.tags = msgspec.json.encode(key.tags).decode()
@@ -103,11 +117,21 @@ class Visit:
         finished.pauses, finished.restarts = ticket.pauses, ticket.restarts + ticket.yields
         finished.paused_ms = round(ticket.paused_s * 1000)
         finished.longest_gap_ms = round(production.longest_gap_s * 1000)
+        if production.seat.breaks:
+            finished.breaks = self._breaks(production)
         if production.cached is not None:
             finished.prefix = production.cached.shown(finished.usage.prompt)
         if production.started_s is not None:
             finished.started_us = request.arrived_us + round((production.started_s - request.arrived_s) * 1e6)
             finished.queue_ms = production.served.queue_ms
+
+    def _breaks(self, production: Production) -> tuple[Break, ...]:
+        """When it had no replica, on the clock of its arrival; the last break may be its end."""
+        zero_us, zero_s, end_us = self.request.arrived_us, self.request.arrived_s, self.ended_us
+        return tuple(
+            Break(kind, *(zero_us + round((at_s - zero_s) * 1e6) if at_s < math.inf else end_us for at_s in times))
+            for kind, *times in production.seat.breaks
+        )
 
     def _add_price(self, finished: Finished, first_token_s: float) -> None:
         request = self.request

@@ -34,6 +34,7 @@ from fareclass.store.webhooks import (
     EventRow,
     WebhookRow,
     change_event,
+    count_all_waiting,
     list_due_events,
     list_due_webhooks,
     stop_webhook,
@@ -52,9 +53,10 @@ class Post(Protocol):
 
 
 class WebhookSender:
-    """Looks for events that are due, and sends each in a task of its own."""
+    """Looks for events that are due, and sends each in a task of its own. `waiting`: how many there were at the last look."""
 
     def __init__(self, store: Store, master: MasterKey, post: Post) -> None:
+        self.waiting = 0
         self._store = store
         self._master = master
         self._post = post
@@ -101,6 +103,7 @@ class WebhookSender:
         found: list[tuple[WebhookRow, EventRow]] = []
         now = now_us()
         with self._store.read() as connection:
+            self.waiting = count_all_waiting(connection)
             webhooks = list_due_webhooks(connection, now)
             for webhook in sorted(webhooks, key=lambda webhook: under_way[webhook.project]):
                 bound = 1 if webhook.project in self._failing else WEBHOOK_PROJECT_SENDS

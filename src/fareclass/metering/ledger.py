@@ -28,6 +28,7 @@ from fareclass.core.events import Finished
 from fareclass.core.limits import LEDGER_BATCH, LEDGER_ENTRY_S, LEDGER_INTERVAL_S, LEDGER_PENDING, LEDGER_WAIT_S
 from fareclass.store.database import Store
 from fareclass.store.entries import EntryWriter
+from fareclass.store.rollups import Horizon
 
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between the tries of one group; the last repeats."""
@@ -66,8 +67,10 @@ class Ledger:
         self._waiting: deque[_Item] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._failing = False
+        self._began_s: float | None = None
         self._closing = threading.Event()
         self._store = store
+        self.horizon = Horizon()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -80,6 +83,12 @@ class Ledger:
     def pending(self) -> int:
         """Entries in line, without the group that is being committed."""
         return self._line.qsize()
+
+    @property
+    def lag_s(self) -> float:
+        """How long the commit that is under way has taken so far, with all its tries."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
 
     def append(self, entry: Finished) -> asyncio.Future[None]:
         """Await the result: it comes once the entry is on disk, or as `LedgerUnavailable`."""
@@ -142,10 +151,11 @@ class Ledger:
     # From here on: the writer thread.
 
     def _run(self) -> None:
-        writer = _Writer(self._store)
+        writer = _Writer(self._store, self.horizon)
         while group := self._take():
-            started = time.monotonic()
+            self._began_s = started = time.monotonic()
             self._commit(writer, group)
+            self._began_s = None
             rest = started + min(LEDGER_INTERVAL_S, len(group) * LEDGER_ENTRY_S) - time.monotonic()
             if rest > 0 and len(group) < LEDGER_BATCH and not self._closing.is_set():
                 time.sleep(rest)
@@ -196,14 +206,15 @@ class Ledger:
 class _Writer:
     """The writer thread's own connection, opened again after a failure."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, horizon: Horizon) -> None:
         self._store = store
+        self._horizon = horizon
         self._entries: EntryWriter | None = None
 
     def write(self, group: Sequence[_Item]) -> list[_Item]:
         """Commit the group; returns what no database would take (logged by the caller, never retried)."""
         if self._entries is None:
-            self._entries = EntryWriter(self._store.claim())
+            self._entries = EntryWriter(self._store.claim(), self._horizon)
         entries = self._entries
         new = [item for item in group if not item.void]
         unwritten: list[_Item] = []

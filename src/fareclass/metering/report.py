@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 from fareclass.core.limits import USAGE_ROWS
 from fareclass.core.money import usd
 from fareclass.core.usage import KINDS
-from fareclass.store.entries import HALF, Filters, totals
+from fareclass.store.entries import Filters, totals
 from fareclass.store.records import moment
 
-DIMENSIONS = ("project", "key", "model", "workload", "requested_tier", "served_tier", "outcome")
+DIMENSIONS = ("project", "key", "model", "route", "workload", "requested_tier", "served_tier", "outcome")
 TIERS_SHOWN = ("requested_tier", "served_tier")
 """Every row shows these two, asked for or not (R5)."""
 TAG_PREFIX = "tag:"
@@ -40,6 +40,7 @@ class UsageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     key: str | None = None
     key_name: str | None = None
     model: str | None = None
+    route: str | None = None
     workload: str | None = None
     tag: str | None = None
     requested_tier: str
@@ -71,14 +72,26 @@ def usage_report(
     """
     columns, tag = _dimensions(by)
     step_us = None if step_s is None else step_s * 1_000_000
-    found = totals(connection, filters, columns, tag, step_us, USAGE_ROWS + 1)
-    if len(found) > USAGE_ROWS:
+    place = [*columns, *(["tag"] if tag is not None else [])]
+    wanted = [*place, *({"outcome"} - {*place})]
+    found = totals(connection, filters, wanted, tag=tag, step_us=step_us, limit=USAGE_ROWS)
+    if step_us is not None:
+        place.insert(0, "start_us")
+    return [_row(group, place, names) for group in grouped(found, place)]
+
+
+def grouped(rows: Sequence[Mapping[str, Any]], place: Sequence[str]) -> list[list[Mapping[str, Any]]]:
+    """Rows that are alike in these, in the order of the first of each.
+
+    Raises:
+        ReportError: there are more rows than a report may have.
+    """
+    if len(rows) > USAGE_ROWS:
         raise ReportError("step", f"the report has more than {USAGE_ROWS} rows: take a longer step or narrower filters")
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    place = [name for name in ("start_us", *columns, "tag") if name in (found[0] if found else ())]
-    for row in found:
+    for row in rows:
         groups.setdefault(tuple(row[name] for name in place), []).append(row)
-    return [_row(group, place, names) for group in groups.values()]
+    return list(groups.values())
 
 
 def _dimensions(by: Sequence[str]) -> tuple[list[str], str | None]:
@@ -103,11 +116,14 @@ def _row(group: Sequence[Mapping[str, Any]], place: Sequence[str], names: Names)
         shown["project_name"] = names.projects.get(first["project"])
     if "key" in place:
         shown["key_name"] = names.keys.get(first["key"])
-    shown |= {kind: sum(int(row[kind]) for row in group) for kind in KINDS}
-    pico = sum(int(row["cost_high"]) * HALF + int(row["cost_low"]) for row in group)
-    return UsageRow(
-        **shown,
-        requests=sum(row["requests"] for row in group),
-        outcomes={row["outcome"]: row["requests"] for row in group},
-        cost=usd(pico),
-    )
+    return UsageRow(**shown, **summed(group))
+
+
+def summed(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Requests, outcomes, tokens and cost of the sums of each outcome."""
+    return {
+        **{kind: sum(row[kind] for row in group) for kind in KINDS},
+        "requests": sum(row["requests"] for row in group),
+        "outcomes": {row["outcome"]: row["requests"] for row in group},
+        "cost": usd(sum(row["cost"] for row in group)),
+    }

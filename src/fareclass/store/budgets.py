@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from fareclass.core.snapshot import Budget
 from fareclass.core.tiers import Tier
-from fareclass.store.entries import HALF
+from fareclass.store.rollups import HALF
 from fareclass.store.tables import budgets, keys, ledger, projects
 
 Per = Literal["day", "month"]

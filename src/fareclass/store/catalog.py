@@ -132,10 +132,12 @@ def newest_book(connection: Connection, model: str, source: str | None = None) -
 
 
 def list_books(
-    connection: Connection, model: str, *, before: int | None = None, limit: int | None = None
+    connection: Connection, model: str | None, *, before: int | None = None, limit: int | None = None
 ) -> list[BookRecord]:
-    """Every version of a model's prices, the newest first."""
-    query = sa.select(price_books).where(price_books.c.model == model)
+    """Every version of the prices of a model or of all, the newest first."""
+    query = sa.select(price_books)
+    if model is not None:
+        query = query.where(price_books.c.model == model)
     if before is not None:
         query = query.where(price_books.c.version < before)
     return [_book(row) for row in connection.execute(query.order_by(price_books.c.version.desc()).limit(limit))]

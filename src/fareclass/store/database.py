@@ -34,9 +34,9 @@ class Store:
     """Connections to the database.
 
     `read` and `write` give a connection inside one transaction, which ends with the block:
-    committed, or rolled back if the block raised. On SQLite `write` takes the write lock at
-    once, so that a transaction that reads before it writes never fails half-way. A commit
-    has reached the disk when it returns.
+    committed, or rolled back if the block raised. `read` sees the database as it is at its
+    first query. On SQLite `write` takes the write lock at once, so that a transaction that
+    reads before it writes never fails half-way. A commit has reached the disk when it returns.
 
     A gateway calls `claim` before anything else, so that it is the only one.
     """
@@ -65,10 +65,13 @@ class Store:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
         self._writes = self._engine.execution_options(fareclass_write=True)
+        self._reads = self._engine
+        if not self.is_sqlite:
+            self._reads = self._engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
+        with self._reads.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager

@@ -1,6 +1,7 @@
 """Ledger entries in SQL: writing them in groups, voiding one, and exact sums over them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,10 +12,10 @@ from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import TIERS
 from fareclass.core.usage import KINDS, Usage
+from fareclass.store.ids import first_request_id
+from fareclass.store.rollups import HALF, MINUTE_US, MINUTES, Horizon, Part, columns, folded, mark_stale
 from fareclass.store.tables import ledger
 
-HALF = 10**9
-"""Amounts are summed as quotient and remainder of this: no sum of 64-bit amounts overflows 64 bits."""
 _AGAIN = "ON CONFLICT (id) DO UPDATE SET {} WHERE ledger.outcome <> 'completed'".format(
     ", ".join(f"{column.name} = excluded.{column.name}" for column in ledger.columns if column.name != "id")
 )
@@ -29,16 +30,39 @@ class EntryWriter:
     PostgreSQL gets one JSON array, which costs the gateway a tenth of binding each value
     (5 against 52 µs an entry, in groups of 16). An entry that is there already stays as it is if its request was
     completed; else the later one stands: work of a batch is run again after a stop, under the same id.
+
+    What changes in minutes before the `horizon` makes them stale, in the same transaction.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, horizon: Horizon | None = None) -> None:
         self._connection = connection
+        self._horizon = horizon or Horizon()
+        with self._horizon.lock:
+            self._horizon.until_us = max(self._horizon.until_us, folded(connection).minutes[1])
         self._is_sqlite = connection.dialect.name == "sqlite"
         self._row_text = f"({','.join('?' * len(ledger.columns))})"
         self._json_text = _postgres_insert(connection)
 
     def insert(self, entries: Sequence[Finished]) -> None:
         """Commit these entries; on return they are on disk."""
+        with self._horizon.lock:
+            late = self._late(entries) | self._replaced(entries)
+            if not late:
+                self._insert(entries)
+                return
+            with self._transaction():
+                self._insert(entries)
+                mark_stale(self._connection, MINUTES, late)
+
+    def void(self, entries: Sequence[Finished]) -> None:
+        """Commit that these entries, written before, were never delivered: outcome internal, nothing to pay."""
+        ids = [entry.id for entry in entries]
+        voided = sa.update(ledger).where(ledger.c.id.in_(ids)).values(outcome=Outcome.INTERNAL.value, cost_pico=0)
+        with self._horizon.lock, self._transaction():
+            self._connection.execute(voided)
+            mark_stale(self._connection, MINUTES, self._late(entries))
+
+    def _insert(self, entries: Sequence[Finished]) -> None:
         rows = [_row(entry) for entry in _last(entries)]
         if self._is_sqlite:
             values = ",".join([self._row_text] * len(rows))
@@ -47,11 +71,33 @@ class EntryWriter:
         else:
             self._connection.exec_driver_sql(self._json_text, (msgspec.json.encode(rows).decode(),))
 
-    def void(self, entries: Sequence[Finished]) -> None:
-        """Commit that these entries, written before, were never delivered: outcome internal, nothing to pay."""
-        ids = [entry.id for entry in entries]
-        voided = sa.update(ledger).where(ledger.c.id.in_(ids)).values(outcome=Outcome.INTERNAL.value, cost_pico=0)
-        self._connection.execute(voided)
+    def _late(self, entries: Sequence[Finished]) -> set[int]:
+        until_us = self._horizon.until_us
+        return {entry.ended_us // MINUTE_US * MINUTE_US for entry in entries if entry.ended_us < until_us}
+
+    def _replaced(self, entries: Sequence[Finished]) -> set[int]:
+        """Minutes before the horizon from which entries go: the same id ended there before.
+
+        An id that was made after it can't have; looking each one up would cost as much as writing it.
+        """
+        until_us = self._horizon.until_us
+        fresh = first_request_id(until_us)
+        ids = [entry.id for entry in entries if not (entry.id >= fresh and len(entry.id) == len(fresh))]
+        if not ids or not until_us:
+            return set()
+        query = sa.select(ledger.c.ended_us).where(ledger.c.id.in_(ids), ledger.c.ended_us < until_us)
+        return {ended_us // MINUTE_US * MINUTE_US for ended_us in self._connection.scalars(query)}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Several statements as one, on a connection whose statements are transactions of their own."""
+        self._connection.exec_driver_sql("BEGIN IMMEDIATE" if self._is_sqlite else "BEGIN")
+        try:
+            yield
+            self._connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            self._connection.exec_driver_sql("ROLLBACK")
+            raise
 
 
 def _last(entries: Sequence[Finished]) -> Iterable[Finished]:
@@ -103,6 +149,7 @@ def _row(entry: Finished) -> tuple[object, ...]:
         entry.escalated,
         entry.prefix,
         entry.width,
+        entry.route,
     )
 
 
@@ -133,20 +180,33 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def totals(
-    connection: Connection, filters: Filters, by: Sequence[str], tag: str | None, step_us: int | None, limit: int
-) -> list[Mapping[str, Any]]:
-    """Exact sums, one row per combination of `by` (ledger columns), tag value, time step and outcome.
+    connection: Connection,
+    filters: Filters,
+    by: Sequence[str],
+    *,
+    tag: str | None = None,
+    step_us: int | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Exact sums, one row per time step and combination of `by`, in order. `by` holds dimensions, and `tag`: its value.
 
-    Tokens are those of requests that reached their first token: the others hold estimates.
+    `requests`, `pauses`, `restarts`, `escalated` and `cost` (10⁻¹² USD) are of all requests. Tokens are those of
+    requests that reached their first token: the others hold estimates. Where there are more rows than `limit`, at
+    least one more than that comes.
     """
-    groups: list[ColumnElement[Any]] = [ledger.c[name] for name in by if name != "outcome"]
-    if tag is not None:
-        groups.append(ledger.c.tags[tag].as_string().label("tag"))
-    if step_us is not None:
-        groups.insert(0, (ledger.c.ended_us // step_us * step_us).label("start_us"))
-    groups.append(ledger.c.outcome)
-    query = sa.select(*groups, *_sums()).where(*_conditions(filters)).group_by(*groups).order_by(*groups).limit(limit)
-    return [row._asdict() for row in connection.execute(query)]
+    place = [*(["start_us"] if step_us is not None else []), *by]
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for part in folded(connection).parts(filters.from_us, filters.to_us, step_us):
+        query = _sums(connection, part, filters, by, tag, step_us).limit(None if limit is None else limit + 1)
+        for row in connection.execute(query).mappings():
+            sums = found.setdefault(tuple(row[name] for name in place), dict.fromkeys(_SUMMED, 0))
+            for name in _SUMMED:
+                sums[name] += int(row[name])
+    rows = []
+    for key, sums in sorted(found.items(), key=lambda item: [(value is None, value) for value in item[0]]):
+        cost = sums.pop("cost_high") * HALF + sums.pop("cost_low")
+        rows.append(dict(zip(place, key, strict=True)) | sums | {"cost": cost})
+    return rows
 
 
 class Ended(NamedTuple):
@@ -178,28 +238,45 @@ def escalated_cost(connection: Connection, from_us: int) -> dict[str, int]:
     return {key: int(units) * HALF + int(rest) for key, units, rest in connection.execute(query.group_by(ledger.c.key))}
 
 
-def _sums() -> list[ColumnElement[Any]]:
-    used = ledger.c.first_token_us.is_not(None)
-    return [
-        sa.func.count().label("requests"),
-        *(sa.func.sum(sa.case((used, ledger.c[kind]), else_=0)).label(kind) for kind in KINDS),
-        sa.func.sum(ledger.c.cost_pico // HALF).label("cost_high"),
-        sa.func.sum(ledger.c.cost_pico % HALF).label("cost_low"),
+_SUMMED = ("requests", *KINDS, "cost_high", "cost_low", "pauses", "restarts", "escalated")
+
+
+def _sums(
+    connection: Connection, part: Part, filters: Filters, by: Sequence[str], tag: str | None, step_us: int | None
+) -> sa.Select[Any]:
+    at = columns(part.table)
+    if tag is not None:
+        at["tag"] = _tag(connection, part, tag)
+    groups: list[ColumnElement[Any]] = [at[name].label(name) for name in by]
+    if step_us is not None:
+        groups.append((part.time // step_us * step_us).label("start_us"))
+    sums = [
+        sa.func.coalesce(sa.func.sum(sa.case((at["used"], at[name]), else_=0) if name in KINDS else at[name]), 0)
+        for name in _SUMMED
     ]
+    query = sa.select(*groups, *(each.label(name) for name, each in zip(_SUMMED, sums, strict=True)))
+    query = query.where(part.within(), *_conditions(connection, part, filters)).group_by(*groups)
+    return query if groups else query.having(sa.func.count() > 0)
 
 
-def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+def _tag(connection: Connection, part: Part, name: str) -> ColumnElement[Any]:
+    """The value of a tag; it is text in the one table and JSON in the others, and SQLite knows no difference."""
+    tags = part.table.c.tags
+    is_sqlite = connection.dialect.name == "sqlite"
+    document: Any = sa.type_coerce(tags, sa.JSON) if is_sqlite else sa.cast(tags, sa.JSON)
+    value: ColumnElement[Any] = document[name].as_string()
+    return value
+
+
+def _conditions(connection: Connection, part: Part, filters: Filters) -> list[ColumnElement[bool]]:
+    at = part.table.c
     wanted: list[ColumnElement[bool]] = []
     if filters.projects is not None:
-        wanted.append(ledger.c.project.in_(filters.projects))
+        wanted.append(at.project.in_(filters.projects))
     if filters.keys is not None:
-        wanted.append(ledger.c.key.in_(filters.keys))
+        wanted.append(at.key.in_(filters.keys))
     if filters.model is not None:
-        wanted.append(ledger.c.model == filters.model)
+        wanted.append(at.model == filters.model)
     if filters.tag is not None:
-        wanted.append(ledger.c.tags[filters.tag[0]].as_string() == filters.tag[1])
-    if filters.from_us is not None:
-        wanted.append(ledger.c.ended_us >= filters.from_us)
-    if filters.to_us is not None:
-        wanted.append(ledger.c.ended_us < filters.to_us)
+        wanted.append(_tag(connection, part, filters.tag[0]) == filters.tag[1])
     return wanted

@@ -18,6 +18,11 @@ def new_id(kind: str) -> str:
     return f"{kind}_{b32hexencode(raw).decode('ascii').lower()}"
 
 
+def first_request_id(at_us: int) -> str:
+    """No request that arrives at this time or later has an id that is less; they are all of this length."""
+    return f"req_{at_us:013x}{0:016x}"
+
+
 def short_id(kind: str) -> str:
     """`kind`, an underscore, 12 characters of 0-9a-z: the time in 1,024ths of a ms, then 10 random bits.
 

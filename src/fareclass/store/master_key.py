@@ -40,6 +40,10 @@ class MasterKey:
         """The control plane's own key, where none was set."""
         return token("admin", self._derive(min(self._versions), "admin"))
 
+    def read_only_key(self) -> str:
+        """The key that the control plane takes for looking alone, where none was set."""
+        return token("reader", self._derive(min(self._versions), "read-only"))
+
     def webhook_secret(self, project: str, salt: str, version: int) -> bytes:
         """What a project's webhooks are signed with; each `salt` makes another one.
 

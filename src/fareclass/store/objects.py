@@ -148,6 +148,24 @@ def list_batches(
     return found if before is None else found[::-1]
 
 
+def batches_of_all(
+    connection: Connection, project: str | None, *, ended: bool | None, after: tuple[int, str] | None, limit: int
+) -> list[BatchRow]:
+    """Of all projects or one, whatever their API, newest first; those behind `after`, a time of making and an id.
+
+    Without their price books, which are large.
+    """
+    columns = [column for column in batches.c if column.name != "books"]
+    query = sa.select(*columns).order_by(batches.c.created_us.desc(), batches.c.id.desc()).limit(limit)
+    if project is not None:
+        query = query.where(batches.c.project == project)
+    if ended is not None:
+        query = query.where((batches.c.state == ENDED) == ended)
+    if after is not None:
+        query = query.where(sa.tuple_(batches.c.created_us, batches.c.id) < after)
+    return [BatchRow(**row._mapping, books={}) for row in connection.execute(query)]  # noqa: SLF001
+
+
 def open_batches(connection: Connection) -> list[BatchRow]:
     """All that have not ended, oldest first."""
     query = sa.select(batches).where(batches.c.state != ENDED).order_by(batches.c.created_us, batches.c.id)

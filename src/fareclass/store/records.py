@@ -38,6 +38,45 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True):
     escalation: EscalationRecord | None
 
 
+class LimitsRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits of a route's rule (R45): those on quality and price hold always, those on speed where any model can.
+
+    `usd_per_1m_max` is a decimal string: USD per 1 M tokens of the request, input and output together.
+    """
+
+    quality_min: float | None = None
+    usd_per_1m_max: str | None = None
+    ttft_p95_ms_max: int | None = None
+    tokens_per_s_min: float | None = None
+
+
+class RuleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How a route picks a model: `order_by` is quality, latency or cost (R45)."""
+
+    order_by: str
+    limits: LimitsRecord = LimitsRecord()
+
+
+class RouteModelRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model of a route, and its declared quality, from 0 to 1."""
+
+    model: str
+    quality: float | None = None
+
+
+class RouteRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A public name over several models (R45). `unknown` are those that the configuration has no more: they are skipped."""
+
+    name: str
+    models: tuple[RouteModelRecord, ...]
+    order_by: str
+    limits: LimitsRecord
+    by_tier: Mapping[str, RuleRecord]
+    by_workload: Mapping[str, RuleRecord]
+    unknown: tuple[str, ...]
+    created: datetime
+
+
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A project's key without its secret. `allowed_tiers` null means all.
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row
 
 from fareclass.core.snapshot import Hours, Reservation
 from fareclass.core.tiers import BY_WORD
-from fareclass.store.tables import projects, reservations
+from fareclass.store.tables import projects, reservation_terms, reservations
 
 _ALL = sa.select(reservations, projects.c.name.label("project_name")).join(
     projects, projects.c.id == reservations.c.project
@@ -48,6 +48,27 @@ def change_reservation(connection: Connection, id: str, values: Mapping[str, Any
     connection.execute(sa.update(reservations).where(reservations.c.id == id).values(**values))
 
 
+def keep_terms(connection: Connection, id: str, until_us: int) -> None:
+    """Remember what a reservation is, since it is about to be something else from this time on."""
+    kept = [column.name for column in reservation_terms.columns if column.name not in ("reservation", "until_us")]
+    row = sa.select(reservations.c.id, sa.literal(until_us), *(reservations.c[name] for name in kept))
+    row = row.where(reservations.c.id == id)
+    connection.execute(sa.insert(reservation_terms).from_select(["reservation", "until_us", *kept], row))
+
+
+def former_terms(connection: Connection, after_us: int) -> dict[str, list[tuple[int, Reserved]]]:
+    """What reservations were until they changed, where that was after a time: by id, in order."""
+    at = reservation_terms.c
+    new = ("input_tpm", "output_tpm", "starts_us", "ends_us", "hours", "minute_pico", "settled")
+    query = _ALL.join(reservation_terms, at.reservation == reservations.c.id).order_by(at.reservation, at.until_us)
+    query = query.add_columns(at.until_us, *(at[name].label(f"former_{name}") for name in new))
+    found: dict[str, list[tuple[int, Reserved]]] = {}
+    for row in connection.execute(query.where(at.until_us > after_us)):
+        former = _reserved(row, {name: getattr(row, f"former_{name}") for name in new})
+        found.setdefault(row.id, []).append((row.until_us, former))
+    return found
+
+
 def find_reservation(connection: Connection, id: str) -> Reserved | None:
     row = connection.execute(_ALL.where(reservations.c.id == id)).first()
     return None if row is None else _reserved(row)
@@ -82,24 +103,25 @@ def standing_reservations(connection: Connection, since_us: int, model: str | No
     return [_reserved(row).reservation for row in connection.execute(query)]
 
 
-def _reserved(row: Row[Any]) -> Reserved:
-    ends = [end for end in (row.ends_us, row.cancelled_us) if end is not None]
+def _reserved(row: Row[Any], former: dict[str, Any] | None = None) -> Reserved:
+    at: dict[str, Any] = row._asdict() | (former or {})
+    ends = [end for end in (at["ends_us"], at["cancelled_us"]) if end is not None]
     return Reserved(
         reservation=Reservation(
-            id=row.id,
-            project=row.project,
-            model=row.model,
-            input_tpm=row.input_tpm,
-            output_tpm=row.output_tpm,
-            overflow=BY_WORD.get(row.overflow),
-            starts_us=row.starts_us,
+            id=at["id"],
+            project=at["project"],
+            model=at["model"],
+            input_tpm=at["input_tpm"],
+            output_tpm=at["output_tpm"],
+            overflow=BY_WORD.get(at["overflow"]),
+            starts_us=at["starts_us"],
             ends_us=min(ends, default=None),
-            hours=None if row.hours is None else msgspec.convert(row.hours, Hours),
+            hours=None if at["hours"] is None else msgspec.convert(at["hours"], Hours),
         ),
-        project_name=row.project_name,
-        ends_us=row.ends_us,
-        minute_pico=row.minute_pico,
-        created_us=row.created_us,
-        cancelled_us=row.cancelled_us,
-        settled=None if row.settled is None else msgspec.convert(row.settled, Settled),
+        project_name=at["project_name"],
+        ends_us=at["ends_us"],
+        minute_pico=at["minute_pico"],
+        created_us=at["created_us"],
+        cancelled_us=at["cancelled_us"],
+        settled=None if at["settled"] is None else msgspec.convert(at["settled"], Settled),
     )

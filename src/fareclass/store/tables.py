@@ -96,6 +96,18 @@ workloads = Table(
     _json("escalation"),
 )
 
+routes = Table(
+    "routes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("models", JSON, nullable=False),
+    _text("order_by"),
+    _json("limits"),
+    _json("by_tier"),
+    _json("by_workload"),
+    _count("created_us"),
+)
+
 reservations = Table(
     "reservations",
     metadata,
@@ -115,6 +127,21 @@ reservations = Table(
     Index("reservations_project_model", "project", "model"),
 )
 """`minute_pico` is its fee for each minute that it is in force, fixed at its making (R18); `settled` what came before."""
+
+reservation_terms = Table(
+    "reservation_terms",
+    metadata,
+    Column("reservation", Text, ForeignKey("reservations.id"), primary_key=True),
+    Column("until_us", BigInteger, primary_key=True),
+    _count("input_tpm"),
+    _count("output_tpm"),
+    _count("starts_us"),
+    Column("ends_us", BigInteger),
+    _json("hours"),
+    _count("minute_pico"),
+    _json("settled"),
+)
+"""What a reservation was until it was changed."""
 
 checkpoints = Table(
     "checkpoints",
@@ -311,6 +338,7 @@ ledger = Table(
     Column("escalated", Boolean, nullable=False, server_default=false()),
     Column("prefix", Text, nullable=False, server_default=""),
     Column("width", Integer, nullable=False, server_default="1"),
+    Column("route", Text, nullable=False, server_default=""),
     Index("ledger_time", "ended_us"),
     Index("ledger_project_time", "project", "ended_us"),
     Index("ledger_model_time", "model", "ended_us"),

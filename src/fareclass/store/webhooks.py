@@ -98,6 +98,11 @@ def count_waiting(connection: Connection, project: str) -> int:
     return connection.execute(sa.select(sa.func.count()).where(waiting)).scalar_one()
 
 
+def count_all_waiting(connection: Connection) -> int:
+    """Of all projects."""
+    return connection.execute(sa.select(sa.func.count()).where(_EVENTS.due_us.is_not(None))).scalar_one()
+
+
 def give_up_oldest(connection: Connection, project: str, why: str) -> None:
     """Of those that wait."""
     waiting = (_EVENTS.project == project) & _EVENTS.due_us.is_not(None)

@@ -1,11 +1,10 @@
-"""The control plane over HTTP: `/admin/v1/…`, each command behind the admin key.
+"""The control plane over HTTP: `/admin/v1/…`, each command behind the admin key, or the read-only key.
 
 One table, `all_operations`, says what there is; the routes and the OpenAPI document are both
 made of it.
 """
 
 import asyncio
-import hmac
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,23 +19,24 @@ from starlette.routing import BaseRoute, Route
 
 from fareclass.config import Price
 from fareclass.flow.batch_roots import BatchRoots
-from fareclass.flow.control import Control, UsageQuery
+from fareclass.flow.batches import Batches
+from fareclass.flow.control import Control
 from fareclass.flow.key_terms import KeyTerms
 from fareclass.flow.operator_rules import ControlError, tier_of
+from fareclass.flow.planning import Planning
 from fareclass.flow.pools import Pools
 from fareclass.flow.spending import Spending
 from fareclass.flow.webhooks import Webhooks
-from fareclass.metering.report import UsageRow
 from fareclass.store.records import AuditRecord, BookRecord, KeyRecord, ProjectRecord, QuotaRecord
 from fareclass.wire import admin_types as types
 from fareclass.wire.admin_batch_roots import BatchRootAdmin
+from fareclass.wire.admin_batches import BatchAdmin
 from fareclass.wire.admin_budgets import BudgetAdmin
+from fareclass.wire.admin_guard import Guard
 from fareclass.wire.admin_http import (
     ACTOR,
-    Handler,
     Operation,
     answer,
-    micros,
     page,
     path_part,
     read_body,
@@ -44,7 +44,10 @@ from fareclass.wire.admin_http import (
     refuse,
 )
 from fareclass.wire.admin_openapi import document
+from fareclass.wire.admin_plan import PlanAdmin
+from fareclass.wire.admin_reports import ReportAdmin
 from fareclass.wire.admin_reservations import ReservationAdmin
+from fareclass.wire.admin_routes import RouteAdmin
 from fareclass.wire.admin_webhooks import WebhookAdmin
 from fareclass.wire.admin_workloads import WorkloadAdmin
 
@@ -57,19 +60,22 @@ def admin_app(
     webhooks: Webhooks,
     roots: BatchRoots,
     pools: Pools,
+    batches: Batches,
+    planning: Planning,
     admin_key: str,
+    read_only_key: str | None = None,
     also: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The control plane's ASGI application; `also` are routes that stand beside it (`/metrics`)."""
-    operations = all_operations(control, spending, webhooks, roots, pools)
+    guard = Guard(admin_key, read_only_key)
+    operations = all_operations(guard, control, spending, webhooks, roots, pools, batches, planning)
     described = document(operations, PREFIX)
 
     async def openapi(_request: Request) -> Response:
         return answer(described)
 
     routes = [
-        Route(PREFIX + operation.path, _guarded(operation, admin_key.encode()), methods=[operation.method])
-        for operation in operations
+        Route(PREFIX + operation.path, guard.behind(operation), methods=[operation.method]) for operation in operations
     ]
     return Starlette(
         routes=[*routes, Route("/admin/openapi.json", openapi), *also],
@@ -83,16 +89,28 @@ def admin_app(
 
 
 def all_operations(
-    control: Control, spending: Spending, webhooks: Webhooks, roots: BatchRoots, pools: Pools
+    guard: Guard,
+    control: Control,
+    spending: Spending,
+    webhooks: Webhooks,
+    roots: BatchRoots,
+    pools: Pools,
+    batches: Batches,
+    planning: Planning,
 ) -> list[Operation]:
     """Everything that the control plane can do."""
     parts = (
+        guard,
         Admin(control, pools),
+        ReportAdmin(control),
+        PlanAdmin(planning),
         BudgetAdmin(spending),
         WorkloadAdmin(control),
+        RouteAdmin(control),
         ReservationAdmin(control, pools),
         WebhookAdmin(webhooks),
         BatchRootAdmin(roots),
+        BatchAdmin(control, batches),
     )
     return [operation for part in parts for operation in part.operations()]
 
@@ -128,7 +146,6 @@ class Admin:
             op("PUT", "/prices/{model:path}", self.set_prices, "Set a model's prices", book, types.PricesIn),
             op("GET", "/pools", self.list_pools, "Replicas and queues", types.Pool, query=types.PoolsQuery, many=True),
             op("PATCH", at_replica, self.change_replica, "Change a replica", types.Replica, types.ReplicaPatch),
-            op("GET", "/usage", self.usage, "Usage and cost", UsageRow, query=types.UsageParams, many=True),
             listed("GET", "/audit", self.list_audit, "Every change, newest first", AuditRecord),
         ]
 
@@ -238,42 +255,10 @@ class Admin:
     async def _note(self, action: str, target: str, before: object, after: object) -> None:
         await asyncio.to_thread(self._control.note_change, ACTOR, action, target, before, after)
 
-    async def usage(self, request: Request) -> Response:
-        params = read_query(request, types.UsageParams)
-        name, colon, value = (params.tag or "").partition(":")
-        if params.tag is not None and not (name and colon):
-            raise ControlError("invalid", "must be NAME:VALUE", "tag")
-        query = UsageQuery(
-            project=params.project,
-            key=params.key,
-            model=params.model,
-            tag=(name, value) if name else None,
-            from_us=micros(params.from_),
-            to_us=micros(params.to),
-            step_s=params.step,
-            by=[word.strip() for word in params.by.split(",") if word.strip()],
-        )
-        rows = await asyncio.to_thread(self._control.usage, query)
-        return page(rows, len(rows), "start")
-
     async def list_audit(self, request: Request) -> Response:
         part = read_query(request, types.Page)
         found = await asyncio.to_thread(self._control.audit, before=_number(part.after), limit=part.limit + 1)
         return page(found, part.limit, "id")
-
-
-def _guarded(operation: Operation, admin_key: bytes) -> Handler:
-    """The handler behind the admin key, compared in equal time (R51)."""
-
-    async def handle(request: Request) -> Response:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1", "replace"), admin_key):
-            raise ControlError(
-                "unauthenticated", "the admin key is missing or wrong; send it as `Authorization: Bearer <admin key>`"
-            )
-        return await operation.handler(request)
-
-    return handle
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -42,6 +42,7 @@ _BOUNDS = {">=": "at least", "<=": "at most"}
 _STATUS = {
     "invalid": 400,
     "unauthenticated": 401,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "already_exists": 409,

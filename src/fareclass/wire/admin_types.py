@@ -296,22 +296,6 @@ class PoolsQuery(_In):
     model: str | None = None
 
 
-class UsageParams(_In):
-    """What to sum. `by` is a comma-separated list of project, key, model, workload, outcome, tag:NAME; `step` is in seconds.
-
-    `from` is the first moment, `to` the first one after it; they count by the end of each request.
-    """
-
-    project: str | None = None
-    model: str | None = None
-    key: str | None = None
-    tag: Annotated[str, Meta(description="NAME:VALUE")] | None = None
-    from_: Moment | None = field(default=None, name="from")
-    to: Moment | None = None
-    step: Annotated[int, Meta(ge=1, le=366 * 86_400)] | None = None
-    by: str = ""
-
-
 class NoQuery(_In):
     """No query parameter."""
 

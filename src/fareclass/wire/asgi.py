@@ -14,7 +14,7 @@ from fareclass.core.snapshot import Key, Model, Snapshot
 from fareclass.deadlines import Deadlines
 from fareclass.flow.reply import Reply
 from fareclass.policy.identity import authenticate
-from fareclass.wire.anthropic_models import model_info, models_page
+from fareclass.wire.anthropic_models import model_info, models_page, route_model
 from fareclass.wire.anthropic_reply import AnthropicDialect
 from fareclass.wire.arrival import Arrival, CallerGone, Message, Receive, Send, arrive, read_body
 from fareclass.wire.callers import Callers
@@ -93,7 +93,7 @@ class DataPlane:
         endpoint = find(scope) if path else None
         if endpoint is not None and scope["method"] == "POST":
             return self._generate(endpoint, scope, receive, send)
-        if not path or path == "/metrics" or path.startswith("/admin/"):
+        if not path or path in {"/metrics", "/console"} or path.startswith("/admin/"):
             return self._fallback(scope, receive, send)
         if path == "/healthz":
             return _send_json(send, 200, {"status": "ok"})
@@ -198,11 +198,15 @@ class DataPlane:
 
 
 def _models(snapshot: Snapshot, name: str, theirs: bool) -> dict[str, Any]:
-    if not name and theirs:
-        return models_page(snapshot.models)
     if not name:
-        return {"object": "list", "data": [_model(model) for model in snapshot.models.values()]}
+        every = [
+            *snapshot.models.values(),
+            *(route_model(route, snapshot.models) for route in snapshot.routes.values()),
+        ]
+        return models_page(every) if theirs else {"object": "list", "data": [_model(model) for model in every]}
     model = snapshot.models.get(name)
+    if model is None and (route := snapshot.routes.get(name)) is not None:
+        model = route_model(route, snapshot.models)
     if model is None:
         raise Refusal(Outcome.NOT_FOUND, f"The model `{name[:200]}` does not exist.", param="model")
     return model_info(model) if theirs else _model(model)

@@ -19,6 +19,7 @@ from fareclass.policy.batch_places import PlaceError
 from fareclass.store.ids import short_id
 from fareclass.store.objects import ENDED, BatchRow
 from fareclass.wire.anthropic_input import read
+from fareclass.wire.anthropic_models import route_model
 from fareclass.wire.bedrock import model_name
 from fareclass.wire.bedrock_fields import Strict
 from fareclass.wire.bedrock_lines import CONVERSE, INVOKE
@@ -256,6 +257,8 @@ class JobCalls:
 def _check_model(snapshot: Snapshot, name: str) -> None:
     """Refuse at once what each of the job's records would be refused for."""
     model = snapshot.models.get(name)
+    if model is None and (route := snapshot.routes.get(name)) is not None:
+        model = route_model(route, snapshot.models)
     if model is None:
         raise Refusal(Outcome.NOT_FOUND, f"The model `{name[:200]}` does not exist.", param="modelId")
     if Tier.BATCH not in model.tiers:

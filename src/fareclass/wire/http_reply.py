@@ -14,6 +14,7 @@ from fareclass.wire.errors import Headers, retry_headers
 
 _JSON = (b"content-type", b"application/json")
 _WORDS: Mapping[Tier, bytes] = MappingProxyType({tier: tier.word.encode() for tier in TIERS})
+_SAFE = "/:@+ "
 _DROPPED_NAMES = 16
 _DROPPED_CHARS = 64
 
@@ -147,6 +148,11 @@ def _served_headers(served: Served) -> Headers:
         headers.append((b"x-fareclass-spilled", served.spilled.encode()))
     if served.escalated:
         headers.append((b"x-fareclass-escalated", served.escalated.encode()))
+    if served.route:
+        headers.append((b"x-fareclass-route", served.route.encode()))
+        headers.append((b"x-fareclass-model", quote(served.model, safe=_SAFE).encode()))
+    if served.missed:
+        headers.append((b"x-fareclass-route-missed", ",".join(served.missed).encode()))
     if served.dropped:
         headers.append((b"x-fareclass-dropped", _dropped(served.dropped)))
     return headers

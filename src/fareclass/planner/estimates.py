@@ -5,25 +5,30 @@ from fareclass.core.snapshot import Key, Model, Project
 from fareclass.core.usage import Usage
 from fareclass.policy.estimate import Estimator
 
-_MODEL = Model(name="m", upstream_model="m", created=0, tiers=frozenset())
-
 
 class Estimates:
     """The gateway's own estimator, for jobs of one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "m", max_tokens_default: int = 512) -> None:
+        self._model = Model(
+            name=model, upstream_model=model, created=0, tiers=frozenset(), max_tokens_default=max_tokens_default
+        )
         self._estimator = Estimator()
+        self._requests: dict[str, Request] = {}
 
     def output_tokens(self, project: str, max_tokens: int | None) -> int:
         """What is held for the next answer."""
-        return self._estimator.output_tokens(project, _MODEL, max_tokens)
+        return self._estimator.output_tokens(project, self._model, max_tokens)
 
     def learn(self, project: str, output: int) -> None:
         """An answer of so many tokens has ended."""
-        self._estimator.learn(project, _request(project), Usage(output=output))
+        request = self._requests.get(project)
+        if request is None:
+            request = self._requests[project] = _request(project, self._model.name)
+        self._estimator.learn(project, request, Usage(output=output))
 
 
-def _request(project: str) -> Request:
+def _request(project: str, model: str) -> Request:
     """A request of one sequence; the estimator reads little more of it than that."""
     return Request(
         id="",
@@ -31,7 +36,7 @@ def _request(project: str) -> Request:
         endpoint="",
         path="",
         key=Key(id="", project=Project(id=project, name=""), name="", secret=b""),
-        model=_MODEL.name,
+        model=model,
         tier_word=None,
         stream=False,
         body={},

@@ -13,16 +13,18 @@ from collections.abc import Sequence as Seq
 from itertools import count
 from typing import Protocol
 
-from bench.estimates import Estimates
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import Usage
-from fareclass.engine.sim_cache import Piece
-from fareclass.engine.sim_replica import Event, Sequence, SimReplica, Speed
+from fareclass.engine.sim_replica import SimReplica
+from fareclass.engine.sim_sequence import Event, Sequence
+from fareclass.planner.estimates import Estimates
+from fareclass.planner.job import Job
 from fareclass.sched.brain import Brain
 from fareclass.sched.ticket import NOWHERE, Effect, Pause, Refuse, Restart, Start, Ticket
 
 US = 1_000_000
-_REPLICA, _CUT = range(2)
+NEVER_US = 1 << 62
+BATCH_WINDOW_S = 86_400
 
 
 class Scheduler(Protocol):
@@ -40,61 +42,6 @@ class Scheduler(Protocol):
     def tick(self, now: float) -> Seq[Effect]: ...
 
 
-class Job:
-    """One request of a load, and what became of it. Times in microseconds, sizes in tokens.
-
-    `delivered` is what its caller has got, `call` the sequence under way on `replica`,
-    `gaps` the silences that pauses made in its stream. `served` is what it was admitted as:
-    not `tier`, where that is reserved and its floor had no room (R21), but `overflow`.
-    One that is not `movable` can't be continued; with `streamed` its first token reaches the caller at once.
-    """
-
-    __slots__ = (
-        "arrival_us", "cached", "call", "called", "delivered", "first_us", "gaps", "last_us", "max_tokens", "movable", "output",
-        "overflow", "pauses", "pieces", "project", "prompt", "rank", "refused", "replica", "run_us", "sent", "served", "started",
-        "streamed", "tier", "whole_us",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        project: str,
-        tier: Tier,
-        arrival_us: int,
-        prompt: int,
-        output: int,
-        *,
-        max_tokens: int | None = None,
-        movable: bool = True,
-        streamed: bool = True,
-        overflow: Tier = Tier.DEFAULT,
-    ) -> None:
-        self.project = project
-        self.tier = tier
-        self.arrival_us = arrival_us
-        self.prompt = prompt
-        self.output = output
-        self.max_tokens = max_tokens
-        self.movable = movable
-        self.streamed = streamed
-        self.overflow = overflow
-        self.served = self.rank = tier
-        self.sent = False
-        self.delivered = 0
-        self.called = 0
-        self.call: Sequence | None = None
-        self.replica = 0
-        self.run_us: int | None = None
-        self.first_us: int | None = None
-        self.last_us = 0
-        self.whole_us: int | None = None
-        self.refused: Refuse | None = None
-        self.gaps: list[int] = []
-        self.pauses = 0
-        self.started = False
-        self.pieces: tuple[Piece, ...] = ()
-        self.cached = 0
-
-
 class Placing(Protocol):
     """Who knows what replicas have cached: asked when a job arrives, told where it is sent."""
 
@@ -108,13 +55,14 @@ class Fleet:
     `arrivals` come in order of time. `backlog` makes endless batch work; `backlog_waiting`
     of it always stands in line. With `engine_orders` the engines sort what waits inside
     them by tier. With `estimates` reserved jobs must claim from their project's floor.
+    Whenever something happens on a replica the scheduler is told what all its calls have made, unless that was done
+    within the last `told_us`: what a long batch makes is then told late, and costs less.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
-        replicas: int,
-        speed: Speed,
+        replicas: Seq[SimReplica],
         arrivals: Iterable[Job],
         *,
         backlog: Callable[[int], Job] | None = None,
@@ -122,16 +70,18 @@ class Fleet:
         engine_orders: bool = False,
         placing: Placing | None = None,
         estimates: Estimates | None = None,
+        told_us: int = 0,
     ) -> None:
         self.scheduler = scheduler
-        self.replicas = [SimReplica(speed) for _ in range(replicas)]
+        self.replicas = replicas
         self.jobs: list[Job] = []
         self.delivered_prompt: Counter[str] = Counter()
         self.delivered_output: Counter[str] = Counter()
         self.restarts = 0
         self.faults: Counter[str] = Counter()
         self.now_us = 0
-        self._limit = speed.limit
+        self._told_us = told_us
+        self._told_at = [-told_us] * len(replicas)
         self._arrivals: Iterator[Job] = iter(arrivals)
         self._next = next(self._arrivals, None)
         self._backlog = backlog
@@ -142,69 +92,87 @@ class Fleet:
         self._jobs: dict[Ticket, Job] = {}
         self._tickets: dict[Sequence, Ticket] = {}
         self._running: list[dict[Sequence, Job]] = [{} for _ in self.replicas]
-        self._reminders = [-1] * replicas
+        self._due_us = [NEVER_US] * len(replicas)
         self._order = count()
-        self._heap: list[tuple[int, int, int, int, Sequence | None]] = []
+        self._heap: list[tuple[int, int, int, Sequence | None]] = []
         self._events: deque[tuple[int, Event]] = deque()
         self._effects: deque[Effect] = deque()
 
     def run(self, until_us: int) -> None:
         """Let the time pass until `until_us`."""
+        self.pass_time(until_us)
+        self.now_us = until_us
+        for index in range(len(self.replicas)):
+            self._look_at(index, tell=True)
+        self._settle()
+
+    def pass_time(self, until_us: int) -> None:
+        """The same, without a look at what the calls under way have made by then."""
         self._settle()
         while (now_us := self._next_us()) <= until_us:
             self.now_us = now_us
             if self._heap and self._heap[0][0] <= now_us:
-                _, kind, order, index, sequence = heapq.heappop(self._heap)
-                if kind == _CUT and sequence is not None:
-                    self._cut(index, sequence)
-                elif order == self._reminders[index]:
+                _, _, index, call = heapq.heappop(self._heap)
+                if call is None:
+                    self._due_us[index] = NEVER_US
                     self._look_at(index)
+                else:
+                    self._cut(index, call)
             elif self._next is not None and self._next.arrival_us <= now_us:
                 job, self._next = self._next, next(self._arrivals, None)
                 self.offer(job)
             else:
                 self._effects += self.scheduler.tick(now_us / US)
-            self._settle()
-        self.now_us = until_us
-        for index in range(len(self.replicas)):
-            self._look_at(index)
-        self._settle()
+            if self._effects or self._events:
+                self._settle()
 
     def _next_us(self) -> int:
-        times = [self._heap[0][0]] if self._heap else []
-        if self._next is not None:
-            times.append(self._next.arrival_us)
+        heap = self._heap
+        while heap and heap[0][3] is None and heap[0][0] != self._due_us[heap[0][2]]:
+            heapq.heappop(heap)  # a reminder that is void
+        next_us = heap[0][0] if heap else NEVER_US
+        if self._next is not None and self._next.arrival_us < next_us:
+            next_us = self._next.arrival_us
         wake = self.scheduler.next_wake
-        if wake is not None:
-            times.append(int(wake * US) + 1)
-        return max(self.now_us, min(times, default=1 << 62))
+        if wake is not None and (wake_us := int(wake * US) + 1) < next_us:
+            next_us = wake_us
+        return max(self.now_us, next_us)
 
-    def _look_at(self, index: int) -> None:
-        """Bring a replica up to now, tell the scheduler what was made, and keep its events for `_settle`."""
-        replica = self.replicas[index]
-        self._events += [(index, event) for event in replica.advance(self.now_us)]
-        for sequence, job in self._running[index].items():
-            self._deliver(job, replica.made(sequence))
+    def _look_at(self, index: int, *, tell: bool = False) -> None:
+        """Bring a replica up to now, and come back when something next happens there."""
+        self._advance(index, tell=tell)
         self._watch(index)
 
+    def _advance(self, index: int, *, tell: bool = False) -> None:
+        """Bring a replica up to now, tell the scheduler what was made, and keep its events for `_settle`."""
+        replica = self.replicas[index]
+        for event in replica.advance(self.now_us):
+            self._events.append((index, event))
+        if tell or self.now_us - self._told_at[index] >= self._told_us:
+            self._told_at[index] = self.now_us
+            deliver, made = self._deliver, replica.made
+            for sequence, job in self._running[index].items():
+                deliver(job, made(sequence))
+
     def _watch(self, index: int) -> None:
-        """Come back when something next happens on the replica; an earlier reminder is void."""
+        """Come back when something next happens on the replica; a reminder for another time is void."""
         at_us = self.replicas[index].next_event_us()
-        self._reminders[index] = next(self._order)
-        if at_us is not None:
-            heapq.heappush(self._heap, (at_us, _REPLICA, self._reminders[index], index, None))
+        if at_us is None:
+            self._due_us[index] = NEVER_US
+        elif at_us != self._due_us[index]:
+            self._due_us[index] = at_us
+            heapq.heappush(self._heap, (at_us, next(self._order), index, None))
 
     def _deliver(self, job: Job, made: int) -> None:
         """Its call has made `made` tokens: pass on and report what is new."""
         new = made - job.called
-        if new > 0:
+        if new > 0 and job.call is not None:
             job.called = made
             job.delivered += new
-            assert job.call is not None
+            self.delivered_output[job.project] += new
             ticket = self._tickets[job.call]
             if ticket.streamed:
                 self.scheduler.produced(ticket, new, self.now_us / US)
-            self.delivered_output[job.project] += new
 
     def _settle(self) -> None:
         """Work off events and effects until neither leads to another."""
@@ -230,17 +198,18 @@ class Fleet:
             hold_tokens=job.prompt + job.output,
             continuable=job.movable,
             streamed=job.streamed or job.movable,
-            deadline=self.now_us / US + 86_400 if job.tier is Tier.BATCH else None,
+            deadline=self.now_us / US + BATCH_WINDOW_S if job.tier is Tier.BATCH else None,
             holders=NOWHERE if self._placing is None else self._placing.holders(job, self.now_us),
         )
-        self._jobs[ticket] = job
         if self._estimates is not None and job.tier is Tier.RESERVED:
-            self._claim(ticket, job, self._estimates)
+            ticket.floor_input = 100 * job.prompt
+            ticket.floor_output = self._estimates.output_tokens(job.project, job.max_tokens)
+            self._claim(ticket, job)
+        self._jobs[ticket] = job
         self._effects += self.scheduler.offer(ticket, self.now_us / US)
 
-    def _claim(self, ticket: Ticket, job: Job, estimates: Estimates) -> None:
-        ticket.floor_input = 100 * job.prompt
-        ticket.floor_output = estimates.output_tokens(job.project, job.max_tokens)
+    def _claim(self, ticket: Ticket, job: Job) -> None:
+        """It is reserved work if its project's floor has room for its holds, else what its reservation overflows to."""
         if not self.scheduler.claim(ticket, self.now_us / US):
             ticket.tier = ticket.rank = job.overflow
         job.served, job.rank = ticket.tier, ticket.rank
@@ -249,7 +218,7 @@ class Fleet:
         """A replica dies, with all that runs there (R46)."""
         brain = self.scheduler
         assert isinstance(brain, Brain)
-        self._look_at(index)
+        self._look_at(index, tell=True)
         self._settle()
         self._effects += brain.set_replica(str(index), self.now_us / US, up=False)
         for job in list(self._running[index].values()):
@@ -281,16 +250,29 @@ class Fleet:
         self._fault(job.delivered != ticket.made_tokens, "the brain's count of tokens is wrong")
         if not self._engine_orders:
             self._refill(job)
-        self._look_at(index)
+        self._advance(index)
         rank = job.tier if self._engine_orders else 0
         left = job.output - job.delivered
-        call = Sequence(ticket.id, job.prompt + job.delivered, left, reuses=True, rank=rank, pieces=job.pieces)
-        job.call, job.called, job.replica = call, 0, index
+        call = Sequence(
+            ticket.id,
+            job.prompt + job.delivered,
+            left,
+            reuses=True,
+            rank=rank,
+            pieces=job.pieces,
+            known=job.cache_read,
+        )
+        job.call, job.called, job.replica, job.began_us = call, 0, index, self.now_us
+        if job.sent_us is None:
+            job.sent_us = self.now_us
         if self._placing is not None:
             self._placing.sent(job, self.now_us)
         self._tickets[call] = ticket
         self._running[index][call] = job
-        self._fault(not self._engine_orders and len(self._running[index]) > self._limit - 2, "more than its slots")
+        self._fault(
+            not self._engine_orders and len(self._running[index]) > self.replicas[index].speed.limit - 2,
+            "more than its slots",
+        )
         self.replicas[index].submit(call, self.now_us)
         self._watch(index)
 
@@ -306,7 +288,7 @@ class Fleet:
         self._look_at(job.replica)
         cut_us = self.replicas[job.replica].step_end_us if self.replicas[job.replica].made(call) else self.now_us
         if not call.ended and cut_us is not None:
-            heapq.heappush(self._heap, (cut_us, _CUT, next(self._order), job.replica, call))
+            heapq.heappush(self._heap, (cut_us, next(self._order), job.replica, call))
         return None
 
     def _cut(self, index: int, call: Sequence) -> None:
@@ -316,9 +298,11 @@ class Fleet:
         job = self._running[index].get(call)
         if job is None:
             return
+        made = self.replicas[index].made(call)
+        self._deliver(job, made)
         ticket = self._leave(job)
         job.pauses += 1
-        if self.replicas[index].made(call):
+        if made:
             job.last_us = self.now_us
         self._effects += self.scheduler.paused(ticket, self.now_us / US)
 
@@ -328,6 +312,7 @@ class Fleet:
         self._fault(job.sent, "restarted after its caller got a byte")
         self._leave(job)
         self._forget(job)
+        job.restarts += 1
         self.restarts += 1
         return None
 
@@ -342,20 +327,22 @@ class Fleet:
     def _refuse(self, job: Job, refusal: Refuse) -> None:
         self._fault(job.sent, "a stream was cut")
         self._fault(job.call is not None, "refused while it runs")
-        self._fault(job.tier is Tier.BATCH, "batch was refused")
+        self._fault(job.tier is Tier.BATCH and self._backlog is not None, "batch was refused")
         job.refused = refusal
         del self._jobs[refusal.ticket]
         self._effects += self.scheduler.finish(refusal.ticket, self.now_us / US, Usage())
+        self._over(job)
 
     def _leave(self, job: Job) -> Ticket:
         """Its call is given up."""
         call = job.call
         assert call is not None
         del self._running[job.replica][call]
-        self._look_at(job.replica)
+        self._advance(job.replica)
         self.replicas[job.replica].abort(call, self.now_us)
         self._watch(job.replica)
         job.call = None
+        job.busy_us += self.now_us - job.began_us
         return self._tickets.pop(call)
 
     def _happened(self, index: int, event: Event) -> None:
@@ -370,6 +357,7 @@ class Fleet:
         if not ticket.streamed:
             self.scheduler.produced(ticket, job.output, self.now_us / US)
         job.whole_us = job.last_us = event.at_us
+        job.busy_us += self.now_us - job.began_us
         self._fault(job.delivered != job.output or ticket.made_tokens != job.output, "an answer is not whole")
         del self._running[index][event.sequence]
         del self._tickets[event.sequence]
@@ -377,7 +365,12 @@ class Fleet:
         job.call = None
         if self._estimates:
             self._estimates.learn(job.project, job.output)
-        self._effects += self.scheduler.finish(ticket, self.now_us / US, Usage(input=job.prompt, output=job.output))
+        usage = Usage(input=job.prompt - job.cache_read, cache_read=job.cache_read, output=job.output)
+        self._effects += self.scheduler.finish(ticket, self.now_us / US, usage)
+        self._over(job)
+
+    def _over(self, job: Job) -> None:
+        """A job has come to its end."""
 
     def _first_token(self, job: Job, ticket: Ticket, event: Event) -> None:
         if job.first_us is None:

@@ -1,0 +1,1 @@
+"""`fareclass demo`: a day of a small fleet, squeezed into minutes."""

@@ -1,0 +1,146 @@
+"""Reports over HTTP, as JSON or CSV: usage, tier board, percentiles, invoices (R36, R42, R43)."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fareclass.flow.control import Control
+from fareclass.flow.operator_rules import ControlError
+from fareclass.flow.reporting import Reports, UsageQuery
+from fareclass.metering.board import TierRow
+from fareclass.metering.invoice import Invoice, Line
+from fareclass.metering.percentiles import PercentileRow
+from fareclass.metering.report import UsageRow
+from fareclass.wire.admin_http import Operation, micros, page, read_query
+from fareclass.wire.admin_types import Moment
+from fareclass.wire.csv_table import csv_answer
+
+Step = Annotated[int, Meta(ge=1, le=366 * 86_400)]
+_OF_INVOICE = ("project", "project_name", "month")
+
+
+class ReportParams(Struct, kw_only=True, forbid_unknown_fields=True):
+    """As JSON or CSV."""
+
+    format: Literal["json", "csv"] = "json"
+
+
+class PercentileParams(ReportParams):
+    """Of one project and model or all. Times are cut to whole minutes; without any the last 30 days."""
+
+    project: str | None = None
+    model: str | None = None
+    from_: Moment | None = field(default=None, name="from")
+    to: Moment | None = None
+
+
+class TierParams(ReportParams):
+    """Of one project and model or all. `step` is in seconds.
+
+    `from` is the first moment, `to` the first one after it; they count by the end of each request.
+    """
+
+    project: str | None = None
+    model: str | None = None
+    from_: Moment | None = field(default=None, name="from")
+    to: Moment | None = None
+    step: Step | None = None
+
+
+class UsageParams(TierParams):
+    """What to sum. `by` is a comma-separated list of project, key, model, route, workload, outcome, tag:NAME; `step` is in seconds.
+
+    `from` is the first moment, `to` the first one after it; they count by the end of each request.
+    """
+
+    key: str | None = None
+    tag: Annotated[str, Meta(description="NAME:VALUE")] | None = None
+    by: str = ""
+
+
+class InvoiceParams(ReportParams):
+    """A month of UTC, of one project or of each that owes anything."""
+
+    month: Annotated[str, Meta(description="YYYY-MM")]
+    project: str | None = None
+
+
+class ReportAdmin:
+    """Turns HTTP into reports, which are read in threads since the store is synchronous."""
+
+    def __init__(self, control: Control) -> None:
+        self._reports = Reports(control)
+
+    def operations(self) -> list[Operation]:
+        """What the control plane can report."""
+        return [
+            Operation("GET", "/usage", self.usage, "Usage and cost", UsageRow, query=UsageParams, many=True),
+            Operation("GET", "/tiers", self.tiers, "What each tier got", TierRow, query=TierParams, many=True),
+            Operation(
+                "GET",
+                "/percentiles",
+                self.percentiles,
+                "Tokens a minute, in burn-down units",
+                PercentileRow,
+                query=PercentileParams,
+                many=True,
+            ),
+            Operation(
+                "GET",
+                "/invoices",
+                self.invoices,
+                "What projects owe for a month",
+                Invoice,
+                query=InvoiceParams,
+                many=True,
+            ),
+        ]
+
+    async def usage(self, request: Request) -> Response:
+        params = read_query(request, UsageParams)
+        name, colon, value = (params.tag or "").partition(":")
+        if params.tag is not None and not (name and colon):
+            raise ControlError("invalid", "must be NAME:VALUE", "tag")
+        by = [word.strip() for word in params.by.split(",") if word.strip()]
+        query = msgspec.structs.replace(
+            _query(params), key=params.key, tag=(name, value) if name else None, step_s=params.step, by=by
+        )
+        return _answer(await asyncio.to_thread(self._reports.usage, query), UsageRow, params.format)
+
+    async def tiers(self, request: Request) -> Response:
+        params = read_query(request, TierParams)
+        query = msgspec.structs.replace(_query(params), step_s=params.step)
+        return _answer(await asyncio.to_thread(self._reports.tiers, query), TierRow, params.format)
+
+    async def percentiles(self, request: Request) -> Response:
+        params = read_query(request, PercentileParams)
+        return _answer(await asyncio.to_thread(self._reports.percentiles, _query(params)), PercentileRow, params.format)
+
+    async def invoices(self, request: Request) -> Response:
+        params = read_query(request, InvoiceParams)
+        found = await asyncio.to_thread(self._reports.invoices, params.project, params.month)
+        if params.format == "json":
+            return page(found, len(found), "project")
+        empty = dict.fromkeys(Line.__struct_fields__)
+        rows = [
+            {name: getattr(invoice, name) for name in _OF_INVOICE} | empty | msgspec.to_builtins(line)
+            for invoice in found
+            for line in invoice.lines
+        ]
+        return csv_answer(rows, [*_OF_INVOICE, *empty])
+
+
+def _query(params: TierParams | PercentileParams) -> UsageQuery:
+    return UsageQuery(project=params.project, model=params.model, from_us=micros(params.from_), to_us=micros(params.to))
+
+
+def _answer(rows: Sequence[Struct], kind: type[Struct], form: str) -> Response:
+    if form == "json":
+        return page(rows, len(rows), "start")
+    plain: list[dict[str, Any]] = [msgspec.to_builtins(row) for row in rows]
+    return csv_answer(plain, kind.__struct_fields__)
