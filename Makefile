@@ -20,7 +20,7 @@ install: .venv/.serve  ## the set-up of `serve` alone
 test: .venv/.test  ## everything but what is marked slow; ARGS="-k name"
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
-test-all: .venv/.test  ## everything: also six times as many schedules, kills over and over, and limits of minutes
+test-all: .venv/.test  ## everything: also twelve times as many schedules, every client's every aspect, every page of the console, kills over and over, and limits of minutes
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.check  ## style, types, import directions

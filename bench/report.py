@@ -31,6 +31,7 @@ from fareclass.config import Price
 from fareclass.core.money import pico
 from fareclass.core.snapshot import Burndown, Model
 from fareclass.core.tiers import TIERS, Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.core.usage import KINDS
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.reporting import Reports, UsageQuery
@@ -40,7 +41,7 @@ from fareclass.store.fingerprints import open_master_key
 from fareclass.store.folding import Folder
 from fareclass.store.reservations import add_reservation
 from fareclass.store.rollup_tables import days, minutes
-from fareclass.store.rollups import DAY_US, MINUTE_US, Horizon
+from fareclass.store.rollups import Horizon
 from fareclass.store.tables import ledger
 
 PROJECTS, MODELS, DAYS = 100, 4, 30
@@ -325,7 +326,7 @@ def report(console: Console, name: str, url: str, count: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--entries", type=int, default=500_000)
     count = parser.parse_args().entries
     console = Console()
     console.print(heading(), soft_wrap=True)

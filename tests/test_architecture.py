@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,18 @@ def test_no_error_is_swallowed_whole():
         and all(isinstance(statement, ast.Pass | ast.Continue) for statement in handler.body)
     ]
     assert found == []
+
+
+def test_children_import_nothing_from_the_folder_they_are_started_in():
+    """`python -m` looks into the current folder first, where a `secrets.py` may lie, but not with `-P`."""
+    starts = [
+        (name(path), argument)
+        for path in SOURCES
+        for node in ast.walk(TREES[path])
+        for words in (getattr(node, "args", None), getattr(node, "elts", None))
+        if isinstance(words, list)
+        for word, argument in pairwise([ast.unparse(each) for each in words])
+        if word == "sys.executable"
+    ]
+    assert len(starts) >= 6
+    assert {argument for _, argument in starts} == {"'-P'"}, starts

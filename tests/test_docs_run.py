@@ -98,6 +98,7 @@ def test_the_readmes_examples_run(gateway: Gateway, monkeypatch: pytest.MonkeyPa
     assert run_commands(readme, gateway, monkeypatch) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateway", ["# fleet.yaml"], indirect=True)
 def test_the_callers_examples_run(gateway: Gateway):
     paths = [ROOT / "docs" / "how-to" / f"{name}.md" for name in ("call", "responses")]
@@ -105,6 +106,7 @@ def test_the_callers_examples_run(gateway: Gateway):
     assert [said[n][0].split()[0] for n in (0, 1, 2, 4)] == ["default", "x-request-id", "flex", "completed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateway", ["# fleet.yaml"], indirect=True)
 def test_the_examples_of_escalation_run(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
     document = ROOT / "docs" / "how-to" / "escalate.md"
@@ -132,9 +134,10 @@ def test_the_tutorials_stream_is_paused_and_whole(gateway: Gateway, monkeypatch:
     ]
     assert run_commands(tutorial, gateway, monkeypatch) >= 3
     metrics = httpx.get(f"{gateway.url}/metrics").text
-    assert re.search(r'^fareclass_pauses_total\{.*service_tier="flex"\} 1\.0$', metrics, re.MULTILINE)
+    assert re.search(r'^fareclass_pauses_total\{.*service_tier="flex".*\} 1$', metrics, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateway", ["batch_folders: [/srv/batches]"], indirect=True)
 async def test_the_examples_of_batches_run(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
     """R37: one batch by each API, from a file, from the call itself and from a folder that an operator has opened."""

@@ -16,6 +16,7 @@ from fareclass.app_engines import StartError, Step, pools
 from fareclass.config import Config
 from fareclass.core.snapshot import Burndown, Capacity, Model
 from fareclass.core.tiers import TIERS
+from fareclass.core.times import DAY_US
 from fareclass.engine.base import EngineFailed
 from fareclass.engine.model_file import ModelUnavailableError
 from fareclass.engine.object_store import ObjectStore
@@ -29,7 +30,7 @@ from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control, Tariff
 from fareclass.flow.counting import TokenCounts
 from fareclass.flow.dispatch import Dispatcher
-from fareclass.flow.escalations import DAY_US, Escalations
+from fareclass.flow.escalations import Escalations
 from fareclass.flow.files import Files
 from fareclass.flow.fleet import Fleet
 from fareclass.flow.keeper import Keeper
@@ -84,17 +85,16 @@ if TYPE_CHECKING:
 
 
 class FirstKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """The secrets of a gateway's very first start. `admin` and `read_only` are None where the operator set them himself."""
+    """The secrets of a gateway's very first start. `admin` is None where the operator set it himself."""
 
     admin: str | None
-    read_only: str | None
     project: str
 
 
 class System:
     """A running gateway: its ASGI application, why it can't serve yet (or None), and how to take it down.
 
-    `console` is to be told where a console of it listens.
+    `console` is to be told where a console of it listens. `read_only_key` is None where the operator set it himself.
     """
 
     def __init__(
@@ -104,11 +104,13 @@ class System:
         not_ready: Callable[[], str | None],
         stack: AsyncExitStack,
         console: ConsolePlace,
+        read_only_key: str | None,
     ) -> None:
         self.asgi = asgi
         self.first_keys = first_keys
         self.not_ready = not_ready
         self.console = console
+        self.read_only_key = read_only_key
         self._stack = stack
 
     async def aclose(self) -> None:
@@ -201,16 +203,12 @@ async def _build(config: Config, step: Step, stack: AsyncExitStack) -> System:
     )
     stack.push_async_callback(asgi.close)
     first_keys = None if project_key is None else _first_keys(config, master, project_key)
-    return System(asgi, first_keys, ready, stack, console)
+    return System(asgi, first_keys, ready, stack, console, None if config.read_only_key else read_only_key)
 
 
 def _first_keys(config: Config, master: MasterKey, project_key: str) -> FirstKeys:
-    """What a first start has to show; of the control plane's keys only what nobody chose."""
-    return FirstKeys(
-        admin=None if config.admin_key else master.admin_key(),
-        read_only=None if config.read_only_key else master.read_only_key(),
-        project=project_key,
-    )
+    """What a first start has to show; of the admin key only one that nobody chose."""
+    return FirstKeys(admin=None if config.admin_key else master.admin_key(), project=project_key)
 
 
 def _tariffs(config: Config) -> Mapping[str, Tariff]:
@@ -318,7 +316,7 @@ def _models(config: Config) -> Mapping[str, Model]:
             burndown=_burndown(model.burndown),
             capacity=None if model.capacity is None else Capacity(**structs.asdict(model.capacity)),
             headroom=model.headroom,
-            context_tokens=_context_tokens(model),
+            context_tokens=model.most_tokens,
             cache_min_tokens=model.cache.min_tokens,
             implicit_cache=model.implicit_cache,
             shared_cache=model.shared_cache,
@@ -329,12 +327,6 @@ def _models(config: Config) -> Mapping[str, Model]:
 
 def _burndown(weights: settings.Burndown) -> Burndown:
     return Burndown(**{kind: int(weight * 100) for kind, weight in structs.asdict(weights).items()})
-
-
-def _context_tokens(model: settings.Model) -> int | None:
-    if model.context_tokens is None and isinstance(model.engine, settings.LocalEngine):
-        return model.engine.context_tokens
-    return model.context_tokens
 
 
 def _rollup(store: Store, ledger: Ledger, models: Mapping[str, Model], stack: AsyncExitStack) -> Rollup:

@@ -241,6 +241,13 @@ class Model(Struct, frozen=True, kw_only=True):
     implicit_cache: bool = True
     shared_cache: bool = False
 
+    @property
+    def most_tokens(self) -> int | None:
+        """What prompt and answer may hold together: as declared, or as the built-in engine is told; None if not known."""
+        if self.context_tokens is None and isinstance(self.engine, LocalEngine):
+            return self.engine.context_tokens
+        return self.context_tokens
+
 
 class TierSettings(Struct, frozen=True, kw_only=True):
     """What the operator sets of one tier; the rest stays as `core.tiers.DEFAULT_POLICIES` has it."""

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.console import Console, Live, settings
-from tests.e2e.gateway import Process
+from tests.browser.console import COOKIE, Live
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _INSTALL_S = 300
@@ -38,85 +37,59 @@ def _found() -> str | None:
 def browser(chromium: str) -> Iterator[Browser]:
     """One browser for the tests of a file; each has contexts of its own. Its event loop must be over for other files'."""
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def live(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A gateway and a console for all these files. What a test makes there has a name of its own, and what it changes
+    it puts back.
+    """
+    live = Live(tmp_path_factory.mktemp("console"))
+    yield live
+    live.close()
 
 
 @pytest.fixture(scope="module")
-def live(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A gateway and a console for the tests of one file."""
-    folder = tmp_path_factory.mktemp("console")
-    gateway = Process(folder, settings())
-    try:
-        console = Console(gateway.url, folder)
-        try:
-            yield (made := Live(gateway, console, browser))
-            made.close()
-        finally:
-            console.close()
-    finally:
-        gateway.close()
-
-
-@pytest.fixture(scope="module")
-def admin_token(live: Live) -> str:
-    """The cookie of somebody who logged in with the admin key."""
-    return live.console.log_in()
-
-
-@pytest.fixture(scope="module")
-def reader_token(live: Live) -> str:
-    """The cookie of somebody who logged in with the read-only key."""
-    return live.console.log_in(live.read_only_key)
-
-
-# What a page is made of is fetched once for a context, so the tests of a file share theirs.
-
-
-@pytest.fixture(scope="module")
-def admin_context(live: Live, admin_token: str) -> Iterator[BrowserContext]:
-    """A browser in which the admin is logged in."""
-    context = live.context(admin_token)
-    yield context
-    context.close()
-
-
-@pytest.fixture(scope="module")
-def reader_context(live: Live, reader_token: str) -> Iterator[BrowserContext]:
-    """A browser in which somebody is who may only look."""
-    context = live.context(reader_token)
-    yield context
-    context.close()
-
-
-@pytest.fixture(scope="module")
-def phone_context(live: Live, admin_token: str) -> Iterator[BrowserContext]:
-    """The admin's phone."""
-    context = live.context(admin_token, viewport={"width": 390, "height": 844})
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One window for the tests of a file, whoever they are: what pages are made of is fetched once for a context."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(15_000)
     yield context
     context.close()
 
 
 @pytest.fixture
-def page(admin_context: BrowserContext) -> Iterator[Page]:
+def page(context: BrowserContext, live: Live) -> Iterator[Page]:
     """A page of the admin. No script of it may fail."""
-    yield from _page(admin_context)
+    yield from _page(context, live, live.admin)
 
 
 @pytest.fixture
-def reader(reader_context: BrowserContext) -> Iterator[Page]:
-    """A page of somebody who may only look."""
-    yield from _page(reader_context)
-
-
-@pytest.fixture
-def phone(phone_context: BrowserContext) -> Iterator[Page]:
+def phone(page: Page) -> Page:
     """A page on the admin's phone."""
-    yield from _page(phone_context)
+    page.set_viewport_size({"width": 390, "height": 844})
+    return page
 
 
-def _page(context: BrowserContext) -> Iterator[Page]:
+@pytest.fixture
+def reader(context: BrowserContext, live: Live) -> Iterator[Page]:
+    """A page of somebody who may only look."""
+    yield from _page(context, live, live.reader)
+
+
+@pytest.fixture
+def stranger(context: BrowserContext, live: Live) -> Iterator[Page]:
+    """A page of somebody who has not logged in."""
+    yield from _page(context, live, None)
+
+
+def _page(context: BrowserContext, live: Live, token: str | None) -> Iterator[Page]:
+    context.clear_cookies()
+    if token is not None:
+        context.add_cookies([{"name": COOKIE, "value": token, "url": live.console.url, "httpOnly": True}])
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))

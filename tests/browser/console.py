@@ -5,16 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.e2e.gateway import ADMIN_KEY, PRICE, Process
+from tests.browser.front import MODEL, Front
+from tests.e2e.gateway import ADMIN_KEY, PRICE, Process, chat
 
 COOKIE = "fareclass_console"
-MODEL, OTHER = "m", "slow"
+OTHER = "slow"
 RESERVED = {"input": "0.021", "output": "0.084"}
 
 
@@ -43,9 +45,10 @@ class Console:
         assert line.startswith("Console of "), line + self.log.read_text()
         self.url = line.split()[-1]
 
-    def http(self) -> httpx.Client:
-        """A client that keeps cookies, as a browser on the console's own pages does."""
-        return httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=30)
+    def http(self, source: str = "127.0.0.1") -> httpx.Client:
+        """A client at this address that keeps cookies, as a browser on the console's own pages does."""
+        transport = httpx.HTTPTransport(local_address=source)
+        return httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=30, transport=transport)
 
     def log_in(self, key: str = ADMIN_KEY) -> str:
         """The cookie of a new session."""
@@ -62,34 +65,46 @@ class Console:
 
 
 class Live:
-    """A gateway and its console, for the tests of one file."""
+    """A gateway, its console, and what stands between them. `admin` and `reader` are the cookies of two who logged in."""
 
-    def __init__(self, gateway: Process, console: Console, browser: Browser) -> None:
-        self.gateway = gateway
-        self.console = console
-        self.browser = browser
-        self.admin = httpx.Client(
-            base_url=f"{gateway.url}/admin/v1", headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=30
-        )
-
-    @property
-    def read_only_key(self) -> str:
-        return (self.gateway.folder / "keys" / "read-only.key").read_text().strip()
-
-    def context(self, token: str | None, **more: Any) -> BrowserContext:
-        """A browser of its own, logged in by this cookie."""
-        context = self.browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | more))
-        context.set_default_timeout(15_000)
-        if token is not None:
-            context.add_cookies([{"name": COOKIE, "value": token, "url": self.console.url, "httpOnly": True}])
-        return context
+    def __init__(self, folder: Path) -> None:
+        with ExitStack() as stack:
+            self.gateway = Process(folder, settings())
+            stack.callback(self.gateway.close)
+            self.api = httpx.Client(base_url=f"{self.gateway.url}/admin/v1", headers=bearer(ADMIN_KEY), timeout=30)
+            stack.callback(self.api.close)
+            self.front = Front(self.gateway.url, self.api.get("/projects/default").json()["id"])
+            stack.callback(self.front.close)
+            self.console = Console(self.front.url, folder)
+            stack.callback(self.console.close)
+            self.admin = self.console.log_in()
+            self.reader = self.console.log_in((folder / "keys" / "read-only.key").read_text().strip())
+            self._stack = stack.pop_all()
 
     def project(self, name: str) -> dict[str, Any]:
-        made: dict[str, Any] = self.admin.post("/projects", json={"name": name}).raise_for_status().json()
+        """A new one."""
+        made: dict[str, Any] = self.api.post("/projects", json={"name": name}).raise_for_status().json()
         return made
 
+    def ask(self, **fields: object) -> httpx.Response:
+        """A request of the first project."""
+        url = f"{self.gateway.url}/v1/chat/completions"
+        return httpx.post(url, json=chat(**fields), headers=bearer(self.gateway.key), timeout=60)
+
     def close(self) -> None:
-        self.admin.close()
+        self._stack.close()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+NAMELESS = """[...document.querySelectorAll('input, textarea, button, a[href]')].filter(one => {
+    if (one.type === 'hidden' || one.closest('[aria-hidden=true]')) return false;
+    const label = one.getAttribute('aria-label') || (one.labels && one.labels[0] && one.labels[0].textContent);
+    return !(label || one.textContent || '').trim();
+}).map(one => one.outerHTML.slice(0, 200))"""
+"""What can be used on a page and has no name to read out."""
 
 
 def visit(page: Page, live: Live, path: str, title: str | None = None) -> Page:
@@ -120,3 +135,17 @@ def until(check: Callable[[], bool], within_s: float) -> None:
     while not check():
         assert time.monotonic() < ends, f"not within {within_s} s"
         time.sleep(0.05)
+
+
+def usable_on_a_phone(page: Page) -> None:
+    """Nothing scrolls sideways but tables in themselves; every field and button has a name that can be read out."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(NAMELESS) == []
+
+
+def planned(page: Page, live: Live) -> Page:
+    """The plan page, with a plan."""
+    visit(page, live, "/plan")
+    page.get_by_role("button", name="Make a plan").click()
+    expect(page.get_by_role("heading", name="What if we reserved at")).to_be_visible(timeout=30_000)
+    return page

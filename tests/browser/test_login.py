@@ -1,4 +1,6 @@
-"""Who may come in, what of the console a browser gets to hold, and what other sites can do with it (R51)."""
+"""Who may come in and how one gets around, what of the console a browser gets to hold, and what other sites can do with it (R51)."""
+
+import re
 
 import httpx
 import pytest
@@ -6,78 +8,103 @@ from playwright.sync_api import Page, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.browser.console import COOKIE, Live, visit
+from tests.browser.console import COOKIE, Live, usable_on_a_phone, visit
 from tests.e2e.gateway import ADMIN_KEY
 
 
-def test_a_wrong_key_is_told_and_the_right_one_leads_on(live: Live):
-    context = live.context(None)
-    page = context.new_page()
-    page.goto(f"{live.console.url}/reservations")
-    page.get_by_label("Admin key or read-only key").fill("not-the-key")
+def log_in(page: Page, key: str) -> None:
+    page.get_by_label("Admin key or read-only key").fill(key)
     page.keyboard.press("Enter")
+
+
+def test_in_and_out_again(live: Live, stranger: Page):
+    """R51: a wrong key is told, the right one leads on to what was asked for. The browser never holds it: no storage,
+    no cookie that a script can read, no address, no page. Nothing comes from elsewhere: all works without a network but
+    that to the console. Who logs out is out in the other tabs too.
+    """
+    page, context, addresses = stranger, stranger.context, []
+    page.on("request", lambda request: addresses.append(request.url))
+    page.goto(f"{live.console.url}/reservations")
+    log_in(page, "not-the-key")
     expect(page.get_by_role("alert")).to_have_text("The gateway does not know this key.")
     page.goto(f"{live.console.url}/reservations")
-    page.get_by_label("Admin key or read-only key").fill(ADMIN_KEY)
-    page.keyboard.press("Enter")
+    log_in(page, ADMIN_KEY)
     expect(page.get_by_role("heading", level=1)).to_have_text("Reservations")
-    context.close()
-
-
-def test_the_browser_never_holds_the_key(live: Live):
-    """R51: no storage, no cookie that a script can read, no address, no page."""
-    context = live.context(None)
-    page = context.new_page()
-    addresses: list[str] = []
-    page.on("request", lambda request: addresses.append(request.url))
-    page.goto(f"{live.console.url}/login")
-    page.get_by_label("Admin key or read-only key").fill(ADMIN_KEY)
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Pools")
     held = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])")
     assert ADMIN_KEY not in held + page.content() + " ".join(addresses)
     assert COOKIE not in held
     cookie = next(one for one in context.cookies() if one["name"] == COOKIE)
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and ADMIN_KEY not in cookie["value"]
-    context.close()
-
-
-def test_nothing_comes_from_elsewhere(live: Live, page: Page):
-    """It works without a network but that to the console."""
-    hosts: set[str] = set()
-    page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
-    visit(page, live, "/tiers")
-    visit(page, live, "/costs")
-    assert hosts == {"127.0.0.1"}
-
-
-def test_logging_out_ends_the_session_and_the_other_tabs(live: Live):
-    token = live.console.log_in()
-    context = live.context(token)
-    one, other = context.new_page(), context.new_page()
-    visit(one, live, "/pools")
-    visit(other, live, "/projects")
-    one.get_by_role("button", name="Log out").click()
-    expect(one).to_have_url(f"{live.console.url}/login")
+    other = context.new_page()
+    other.on("request", lambda request: addresses.append(request.url))
+    visit(other, live, "/tiers")
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(f"{live.console.url}/login")
     expect(other).to_have_url(f"{live.console.url}/login")
-    answer = httpx.get(f"{live.console.url}/pools", cookies={COOKIE: token}, headers={"accept": "text/html"})
+    answer = httpx.get(f"{live.console.url}/pools", cookies={COOKIE: cookie["value"]}, headers={"accept": "text/html"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/pools")
-    context.close()
+    assert {httpx.URL(address).host for address in addresses} == {"127.0.0.1"}
+    other.close()
+
+
+def changes_nothing(reader: Page, live: Live, path: str) -> None:
+    visit(reader, live, path)
+    for name in ("New", "Change", "Set"):
+        expect(reader.get_by_role("button", name=name)).to_have_count(0)
 
 
 def test_the_read_only_key_shows_everything_and_changes_nothing(live: Live, reader: Page):
     live.project("seen")
-    visit(reader, live, "/projects")
+    changes_nothing(reader, live, "/projects")
     expect(reader.get_by_text("read-only", exact=True)).to_be_visible()
     expect(reader.get_by_role("link", name="seen")).to_be_visible()
-    for path in ("/projects", "/projects/seen", "/reservations", "/pools", "/workloads", "/routes"):
-        visit(reader, live, path)
-        expect(reader.get_by_role("button", name="New")).to_have_count(0)
-        expect(reader.get_by_role("button", name="Change")).to_have_count(0)
-        expect(reader.get_by_role("button", name="Set")).to_have_count(0)
+    changes_nothing(reader, live, "/projects/seen")
+    changes_nothing(reader, live, "/pools")
     visit(reader, live, "/playground")
     expect(reader.get_by_role("button", name="Send on each tier")).to_be_disabled()
     expect(reader.get_by_text("changes need the admin key")).to_be_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/reservations", "/workloads", "/routes"])
+def test_nor_does_it_on_another_page(live: Live, reader: Page, path: str):
+    changes_nothing(reader, live, path)
+
+
+# How one gets around
+
+
+def test_two_pages_on_a_phone(live: Live, phone: Page):
+    """Nothing scrolls sideways, everything has a name; the navigation folds."""
+    visit(phone, live, "/reservations")
+    usable_on_a_phone(phone)
+    visit(phone, live, "/pools")
+    usable_on_a_phone(phone)
+    link = phone.get_by_role("link", name="Audit")
+    expect(link).not_to_be_in_viewport()
+    phone.get_by_role("button", name="Menu").click()
+    link.click()
+    expect(phone.get_by_role("heading", level=1)).to_have_text("Audit")
+
+
+def test_keys_lead_everywhere_in_light_and_dark(live: Live, page: Page):
+    """Dark or light by the system's preference until somebody chooses, and then for good."""
+    page.emulate_media(color_scheme="dark")
+    visit(page, live, "/pools")
+    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+    page.get_by_role("button", name="Dark or light").click()
+    expect(page.locator("body")).to_have_class(re.compile("body--light"))
+    page.wait_for_function("document.cookie.includes('fareclass_theme=light')")
+    page.keyboard.press("g")
+    page.keyboard.press("a")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Audit")
+    expect(page.locator("body")).to_have_class(re.compile("body--light"))
+    page.keyboard.press("/")
+    expect(page.get_by_label("Find")).to_be_focused()
+    page.keyboard.type("g p")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Audit")
 
 
 # What others may try, by plain HTTP
@@ -93,9 +120,9 @@ def test_the_cookie_is_strict(live: Live):
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", None, "http://127.0.0.1:1"])
 @pytest.mark.parametrize("path", ["/login", "/logout"])
-def test_a_post_from_another_site_does_nothing(live: Live, admin_token: str, origin: str | None, path: str):
+def test_a_post_from_another_site_does_nothing(live: Live, origin: str | None, path: str):
     headers = {} if origin is None else {"origin": origin}
-    cookies = {COOKIE: admin_token}
+    cookies = {COOKIE: live.admin}
     answer = httpx.post(f"{live.console.url}{path}", data={"key": ADMIN_KEY}, headers=headers, cookies=cookies)
     assert answer.status_code == 403
     assert httpx.get(f"{live.console.url}/pools", cookies=cookies).status_code == 200
@@ -121,7 +148,7 @@ def test_a_login_leads_nowhere_else(live: Live, onward: str):
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
-def test_the_socket_is_for_its_own_pages_alone(live: Live, page: Page, admin_token: str, reader_token: str):
+def test_the_socket_is_for_its_own_pages_alone(live: Live, page: Page):
     """R51: by Origin, by cookie, and by the page that it is for."""
     sockets: list[str] = []
     page.on("websocket", lambda socket: sockets.append(socket.url))
@@ -137,18 +164,18 @@ def test_the_socket_is_for_its_own_pages_alone(live: Live, page: Page, admin_tok
         except InvalidStatus as error:
             return error.response.status_code == 403
 
-    assert refused("https://evil.example", admin_token)
-    assert refused(None, admin_token)
+    assert refused("https://evil.example", live.admin)
+    assert refused(None, live.admin)
     assert refused(own, None)
     assert refused(own, "guessed")
-    assert refused(own, reader_token), "another's page"
-    assert refused(own, admin_token, address.replace("client_id=", "other="))
-    assert not refused(own, admin_token)
+    assert refused(own, live.reader), "another's page"
+    assert refused(own, live.admin, address.replace("client_id=", "other="))
+    assert not refused(own, live.admin)
 
 
-def test_polling_is_no_way_around_the_socket(live: Live, admin_token: str):
+def test_polling_is_no_way_around_the_socket(live: Live):
     answer = httpx.get(
-        f"{live.console.url}/_nicegui_ws/socket.io/?EIO=4&transport=polling", cookies={COOKIE: admin_token}
+        f"{live.console.url}/_nicegui_ws/socket.io/?EIO=4&transport=polling", cookies={COOKIE: live.admin}
     )
     assert answer.status_code == 400
 
@@ -160,8 +187,9 @@ def test_an_endless_form_is_cut_off(live: Live):
 
 
 def test_guessing_is_bounded(live: Live):
-    """Last in this file: from this address nobody logs in for a while."""
-    with live.console.http() as client:
+    """From one address: nobody logs in from there for a while, and who comes from another is not kept out."""
+    with live.console.http(source="127.0.0.9") as client:
         seen = [client.post("/login", data={"key": f"guess-{number}"}).status_code for number in range(12)]
         assert seen[0] == 401 and seen[-1] == 429
         assert client.post("/login", data={"key": ADMIN_KEY}).status_code == 429
+    assert live.console.log_in()

@@ -1,24 +1,31 @@
-"""The console as `serve` starts it: beside the gateway, never in its way. And what it says when the gateway is gone."""
+"""The console as `serve` starts it: beside the gateway, never in its way."""
 
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 import pytest
-from playwright.sync_api import Browser, expect
 
-from tests.browser.console import Console, Live, settings, until, visit
+from fareclass.console.settings import ChildSettings, Settings
+from tests.browser.console import until
 from tests.e2e.gateway import ADMIN_KEY, Process, runs, simulated
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A gateway that has a console of its own."""
-    process = Process(tmp_path_factory.mktemp("served"), simulated() | {"console": "127.0.0.1:0"})
+    """A gateway that has a console of its own, and a certificate."""
+    data = Path(__file__).parents[1] / "data"
+    tls = {"cert": str(data / "tls-cert.pem"), "key": str(data / "tls-key.pem")}
+    process = Process(tmp_path_factory.mktemp("served"), simulated() | {"console": "127.0.0.1:0", "tls": tls})
     yield process
     process.close()
 
@@ -33,9 +40,9 @@ def consoles(gateway: Process) -> list[psutil.Process]:
     return found
 
 
-def link_of(gateway: Process, scheme: str = "http") -> str:
+def link_of(gateway: Process) -> str:
     """What it printed."""
-    link = re.search(rf"Console +({scheme}://127\.0\.0\.1:\d+)\n", gateway.said)
+    link = re.search(r"Console +(https://127\.0\.0\.1:\d+)\n", gateway.said)
     assert link
     return link[1]
 
@@ -47,7 +54,51 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_serve_starts_it_and_starts_it_again(served: Process):
+def test_no_signal_but_a_kill_ends_it(served: Process):
+    """Ctrl-C in the gateway's terminal or a stop of its whole group: the gateway decides, after its drain."""
+    link = link_of(served)
+    until(lambda: answers(link), 30)
+    (console,) = consoles(served)
+    assert os.getsid(console.pid) != os.getsid(served.pid)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        console.send_signal(number)
+    assert answers(link)
+    assert consoles(served) == [console]
+
+
+def test_both_speak_tls(served: Process):
+    """R51: the console has the gateway's certificate, trusts that one alone, and its cookie goes over TLS only."""
+    link = link_of(served)
+    until(lambda: answers(link), 30)
+    with httpx.Client(base_url=link, headers={"origin": link}, verify=False, timeout=20) as client:
+        answer = client.post("/login", data={"key": ADMIN_KEY})
+        assert answer.status_code == 303, answer.text
+        assert "; secure" in answer.headers["set-cookie"].lower()
+        assert client.get("/projects").status_code == 200
+
+
+def test_the_gateway_leads_to_it(served: Process):
+    answer = httpx.get(f"{served.url}/console", verify=False)
+    assert (answer.status_code, answer.headers["location"].rstrip("/")) == (307, link_of(served))
+    assert httpx.get(f"{served.url}/healthz", verify=False).status_code == 200
+
+
+def test_its_read_only_key_lies_beside_the_master_key(served: Process):
+    """R51: 0600, and good for looking alone."""
+    file = served.folder / "keys" / "read-only.key"
+    assert file.stat().st_mode & 0o777 == 0o600
+    with httpx.Client(base_url=f"{served.url}/admin/v1", verify=False) as client:
+        client.headers["authorization"] = f"Bearer {file.read_text().strip()}"
+        assert client.get("/self").json() == {"role": "read_only"}
+        assert client.get("/projects").status_code == 200
+        refused = client.post("/projects", json={"name": "x"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+        client.headers["authorization"] = f"Bearer {ADMIN_KEY}"
+        assert client.get("/self").json() == {"role": "admin"}
+
+
+@pytest.mark.slow
+def test_serve_starts_it_again(served: Process):
     """Its process may die, and holds no secret of the gateway."""
     link = link_of(served)
     until(lambda: answers(link), 30)
@@ -58,24 +109,20 @@ def test_serve_starts_it_and_starts_it_again(served: Process):
     until(lambda: answers(link), 30)
 
 
-def test_the_gateway_leads_to_it(served: Process):
-    answer = httpx.get(f"{served.url}/console")
-    assert (answer.status_code, answer.headers["location"].rstrip("/")) == (307, link_of(served))
-    assert httpx.get(f"{served.url}/healthz").status_code == 200
+def test_it_ends_with_the_gateway(served: Process):
+    """However the gateway ends."""
+    until(lambda: bool(consoles(served)), 10)
+    (console,) = consoles(served)
+    served.close()  # a kill
+    until(lambda: not runs(console), 20)
 
 
-def test_its_read_only_key_lies_beside_the_master_key(served: Process):
-    """R51: 0600, and good for looking alone."""
-    file = served.folder / "keys" / "read-only.key"
-    assert file.stat().st_mode & 0o777 == 0o600
-    key = file.read_text().strip()
-    with httpx.Client(base_url=f"{served.url}/admin/v1", headers={"authorization": f"Bearer {key}"}) as client:
-        assert client.get("/self").json() == {"role": "read_only"}
-        assert client.get("/projects").status_code == 200
-        refused = client.post("/projects", json={"name": "x"})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
-    admin = httpx.get(f"{served.url}/admin/v1/self", headers={"authorization": f"Bearer {ADMIN_KEY}"})
-    assert admin.json() == {"role": "admin"}
+def test_it_ends_with_the_gateway_while_it_still_loads():
+    """What it was told to listen on is none: it would say so if it had come so far."""
+    told = ChildSettings(settings=Settings(gateway="http://127.0.0.1:1"), fd=999)
+    words = [sys.executable, "-P", "-m", "fareclass.console.process"]
+    done = subprocess.run(words, input=msgspec.json.encode(told) + b"\n", capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_taken_port_is_told_and_the_gateway_serves(tmp_path: Path):
@@ -92,61 +139,3 @@ def test_a_taken_port_is_told_and_the_gateway_serves(tmp_path: Path):
             assert consoles(gateway) == []
         finally:
             gateway.close()
-
-
-def test_it_ends_with_the_gateway(served: Process):
-    """However the gateway ends."""
-    until(lambda: bool(consoles(served)), 10)
-    (console,) = consoles(served)
-    served.close()  # a kill
-    until(lambda: not runs(console), 20)
-
-
-def test_with_a_certificate_both_speak_tls(tmp_path: Path):
-    """R51: the console has the gateway's certificate, trusts that one alone, and its cookie goes over TLS only."""
-    data = Path(__file__).parents[1] / "data"
-    tls = {"cert": str(data / "tls-cert.pem"), "key": str(data / "tls-key.pem")}
-    gateway = Process(tmp_path, simulated() | {"console": "127.0.0.1:0", "tls": tls})
-    try:
-        link = link_of(gateway, "https")
-        with httpx.Client(base_url=link, headers={"origin": link}, verify=False, timeout=20) as client:
-            until(lambda: answers(link), 30)
-            answer = client.post("/login", data={"key": ADMIN_KEY})
-            assert answer.status_code == 303, answer.text
-            assert "; secure" in answer.headers["set-cookie"].lower()
-            assert client.get("/projects").status_code == 200
-    finally:
-        gateway.close()
-
-
-def test_a_gateway_that_is_gone_is_told_and_found_again(browser: Browser, tmp_path: Path):
-    """A page keeps what it showed, says what is wrong, and goes on by itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    gateway = Process(tmp_path, settings(listen=f"127.0.0.1:{port}"))
-    console = Console(gateway.url, tmp_path)
-    live = Live(gateway, console, browser)
-    try:
-        context = live.context(console.log_in())
-        page = context.new_page()
-        visit(page, live, "/pools")
-        alert = page.get_by_role("alert").locator("visible=true")
-        gateway.close()
-        expect(alert).to_contain_text(f"The gateway at {gateway.url} can't be reached", timeout=15_000)
-        expect(page.get_by_text("slots in use").first).to_be_visible()
-        page.goto(f"{console.url}/projects")
-        expect(alert).to_contain_text("can't be reached")
-        with console.http() as client:
-            refused = client.post("/login", data={"key": ADMIN_KEY})
-            assert refused.status_code == 502 and "can&#x27;t be reached" in refused.text
-        page.goto(f"{console.url}/pools")
-        expect(alert).to_contain_text("can't be reached")
-        gateway = Process(tmp_path)
-        expect(alert).to_have_count(0, timeout=15_000)
-        expect(page.get_by_text("slots in use").first).to_be_visible()
-        context.close()
-    finally:
-        live.close()
-        console.close()
-        gateway.close()

@@ -111,6 +111,7 @@ async def test_mistakes_are_told(launch: Launch, tmp_path: Path):
     assert status == 1 and "FARECLASS_API_KEY" in said
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_restarts_is_waited_for(start: Start, tmp_path: Path):
     """As its batch goes on once it is back."""
     settings = {**simulated(slots=4, base_us=20_000), "listen": f"127.0.0.1:{free_port()}"}

@@ -99,3 +99,12 @@ def test_ctrl_c_ends_it_at_any_moment(demo):
     demo.process.send_signal(signal.SIGINT)
     assert demo.ended() == 0, demo.said
     assert [*demo.folder.iterdir()] == [] and "Stopped" in demo.said
+
+
+def test_kill_9_leaves_neither_gateway_nor_folder_behind(demo):
+    demo.until("The day begins")
+    started = [demo.gateway, *demo.gateway.children(recursive=True)]
+    demo.process.kill()
+    gone, alive = psutil.wait_procs(started, timeout=30)
+    assert gone and not any(map(runs, alive))
+    assert [*demo.folder.iterdir()] == []

@@ -233,6 +233,83 @@ async def test_r14_r45_nobody_waits_longer_than_the_tier_allows_in_all(launch):
         await asyncio.gather(*busy)
 
 
+async def test_r14_r45_the_time_on_a_model_is_no_wait(launch):
+    """One ran silently for longer than the tier's limit, in all its tries, and failed: the next has the whole limit."""
+    go_on = asyncio.Event()
+
+    async def ran_long(turn):
+        await asyncio.sleep(0.2)
+        await turn.die()
+
+    async with serving(Upstream(continues=True)) as small, serving(Upstream(continues=True)) as large:
+        plan = settings(small.url, large.url, slots=1) | {"tiers": {"flex": {"max_wait_s": 1}}}
+        two = Two(await launch(plan), small, large)
+        await two.route()
+        small.play, large.play = ran_long, tell_in_two(1, go_on)
+        busy = asyncio.create_task(two.ask(model="large", service_tier="priority"))
+        await large.next()
+        asked = asyncio.create_task(two.ask(service_tier="flex"))
+        await waits(two, "large")
+        go_on.set()
+        assert (await asked).headers["x-fareclass-model"] == "large"
+        assert (await busy).status_code == 200
+
+
+async def waits(two: Two, model: str) -> None:
+    """Until one waits in line for this model."""
+
+    async def waiting() -> bool:
+        pools = (await two.gateway.admin.get("/pools")).json()["data"]
+        return sum(tier["waiting"] for pool in pools if pool["model"] == model for tier in pool["tiers"].values()) == 1
+
+    await eventually(waiting)
+
+
+async def drain(two: Two, model: str, *, drain: bool = True) -> None:
+    (pool,) = (await two.gateway.admin.get("/pools", params={"model": model})).json()["data"]
+    for replica in pool["replicas"]:
+        changed = await two.gateway.admin.patch(f"/pools/{model}/replicas/{replica['id']}", json={"drain": drain})
+        changed.raise_for_status()
+
+
+@pytest.mark.parametrize("back", ["small", "large"])
+async def test_r16_r45_who_waits_where_nothing_serves_goes_where_something_does(launch, back):
+    """The last replica of one model is drained, then of the other; then either comes back."""
+    go_on = asyncio.Event()
+    async with serving(Upstream(continues=True)) as small, serving(Upstream(continues=True)) as large:
+        plan = settings(small.url, large.url, slots=1) | {"tiers": {"flex": {"max_wait_s": 60}}}
+        two = Two(await launch(plan), small, large)
+        await two.route()
+        small.play = large.play = tell_in_two(1, go_on)
+        busy = [asyncio.create_task(two.ask(model=name, service_tier="priority")) for name in ("small", "large")]
+        await small.next()
+        await large.next()
+        early = asyncio.create_task(two.ask(service_tier="flex"))
+        await waits(two, "small")
+        await drain(two, "small")
+        await waits(two, "large")
+        await drain(two, "large")
+        go_on.set()
+        assert [answer.status_code for answer in await asyncio.gather(*busy)] == [200, 200]
+        await drain(two, back, drain=False)
+        assert (await asyncio.wait_for(early, 20)).headers["x-fareclass-model"] == back
+        await drain(two, back)
+        late = asyncio.create_task(two.ask(service_tier="flex"))
+        await waits(two, "large")
+        await drain(two, back, drain=False)
+        assert (await asyncio.wait_for(late, 20)).headers["x-fareclass-model"] == back
+
+
+async def test_r45_a_look_at_a_background_response_finds_no_speed_out(two):
+    """The one request a second that goes to a model of unknown speed is one that runs."""
+    assert (await two.ask(model="small")).status_code == 200
+    await two.route(order_by="latency")
+    body = {"model": "smart", "input": QUESTION, "background": True, "max_output_tokens": 4}
+    assert (await two.gateway.http.post("/responses", json=body)).status_code == 200
+    (row,) = [row for row in await two.gateway.recorded(2) if row["route"]]
+    assert row["model"] == "large"
+
+
 async def test_r2_r20_r45_reserved_goes_where_the_floor_is(launch):
     async with serving(Upstream(continues=True)) as small, serving(Upstream(continues=True)) as large:
         plan = settings(small.url, large.url, slots=16)

@@ -6,12 +6,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from fareclass.core.times import DAY_US
 from fareclass.store import StoreError
 from fareclass.store.database import Store, _alembic
 from fareclass.store.entries import Filters, totals
 from fareclass.store.folding import Folder
 from fareclass.store.rollup_tables import rollups
-from fareclass.store.rollups import DAY_US, Horizon, folded
+from fareclass.store.rollups import Horizon, folded
 from fareclass.store.tables import meta, metadata
 
 _COLUMNS = {

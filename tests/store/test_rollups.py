@@ -1,7 +1,8 @@
 """Sums by minute and day, and what is left of the ledger beside them: together always the ledger (R36, R42)."""
 
 import threading
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +14,17 @@ from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Burndown
 from fareclass.core.tiers import Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.core.usage import KINDS, Usage
-from fareclass.store import folding
+from fareclass.metering.board import tier_board
+from fareclass.store import folding, histograms
 from fareclass.store.database import Store
 from fareclass.store.entries import EntryWriter, Filters, totals
 from fareclass.store.folding import Folder
 from fareclass.store.ids import first_request_id
-from fareclass.store.minutes import per_minute, read_loads
+from fareclass.store.minutes import read_loads
 from fareclass.store.rollup_tables import day_loads, day_spreads, days, minute_spreads, minutes, rollups, stale
-from fareclass.store.rollups import DAY_US, MINUTE_US, Horizon, folded
+from fareclass.store.rollups import Horizon, folded
 from fareclass.store.tables import ledger
 from tests.store.made import entry
 
@@ -264,7 +267,15 @@ def test_old_minutes_go_and_old_days_stay_right(
     before = {row["start_us"]: row["requests"] for row in stands(store, days)}
     gateway.writer.insert([at(4 * 1440 + 17), at(10)])
     assert of_report(store) == of_ledger(store)
+    read, lengths = folding._read_minutes, []
+
+    def watched(connection: sa.Connection, ranges: Sequence[tuple[int, int]]) -> Any:
+        lengths.append(sum(last - first for first, last in ranges))
+        return read(connection, ranges)
+
+    monkeypatch.setattr(folding, "_read_minutes", watched)
     gateway.fold(DAY + 6 * DAY_US)
+    assert max(lengths) == 10 * MINUTE_US, "a busy day comes back in pieces"
     assert of_report(store) == of_ledger(store)
     assert stands(store, stale) == []
     assert min(row["start_us"] for row in stands(store, minutes)) >= DAY + 5 * DAY_US
@@ -292,26 +303,64 @@ def test_minutes_are_told_with_what_was_refused(store: Store, gateway: Gateway) 
             at(1.6, usage=usage, model="slow", outcome=Outcome.NOT_FOUND, first_token_us=None),
             at(1.7, usage=usage, model="slow", requested_tier=Tier.BATCH),
             at(3, usage=usage, model="slow"),
-            at(3, usage=usage),
+            *(at(minute, usage=usage, project=f"proj_{name}") for name in "Bßb_" for minute in (3, 1)),
         ]
     )
-
-    def told() -> list[tuple[int, ...]]:
-        with store.read() as connection:
-            rows = per_minute(connection, "proj_a", "slow", DAY, DAY + DAY_US, Burndown(output=500))
-        return [((row.minute_us - DAY) // MINUTE_US, *row[3:]) for row in rows]
-
-    expected = [(1, 351, 70, 176, 35, 2), (3, 176, 35, 0, 0, 1)]
-    assert told() == expected
-    gateway.fold(DAY + 2 * MINUTE_US)
-    assert told() == expected
-    gateway.fold(DAY + DAY_US)
-    assert told() == expected
     weights = {"slow": Burndown(output=500)}
+    named = ["proj_B", "proj__", "proj_b", "proj_ß"]
+
+    def told(**kind: bool) -> dict[tuple[str, str], Any]:
+        with store.read() as connection:
+            found = list(read_loads(connection, weights, None, None, (DAY, DAY + DAY_US), **kind))
+        assert [each[:2] for each in found] == [
+            *((name, "smollm2") for name in named[:2]),
+            ("proj_a", "slow"),
+            *((name, "smollm2") for name in named[2:]),
+        ], "each once, in order, whatever the database's language"
+        return {(owner, model): loads for owner, model, loads in found}
+
+    for until in (0, 2, 1440):
+        gateway.fold(DAY + until * MINUTE_US)
+        slow = told(exact=True)["proj_a", "slow"]
+        assert sorted(zip(slow.inputs, slow.outputs, strict=True)) == [(176, 35), (351, 70)]
+        assert (slow.max_input, slow.max_output, slow.packed) == (351, 70, [])
+    packed = told(exact=False)["proj_a", "slow"]
+    assert (packed.inputs, packed.max_output, len(packed.packed)) == ([], 70, 1)
+
+
+def test_a_long_board_takes_no_more_memory_than_a_short_one(
+    store: Store, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R42: 600 steps; a histogram that is laid out takes 72 kB, and a text of the whole ledger more than there is."""
+    texts: list[int] = []
+    parse = histograms.parse
+
+    def watched(given: Iterable[str]) -> Any:
+        given = list(given)
+        texts.extend(map(len, given))
+        return parse(given)
+
+    gateway.writer.insert([at(minute + 0.5) for minute in range(600)])
+    gateway.fold(DAY + 300 * MINUTE_US)
+    monkeypatch.setattr(histograms, "parse", watched)
     with store.read() as connection:
-        exact = read_loads(connection, weights, None, None, (DAY, DAY + DAY_US), exact=True)
-        packed = read_loads(connection, weights, None, None, (DAY, DAY + DAY_US), exact=False)
-    assert exact["proj_a", "slow"].inputs == [351, 176]
-    assert (packed["proj_a", "slow"].inputs, packed["proj_a", "slow"].max_output) == ([], 70)
-    assert packed["proj_a", "slow"].packed
-    assert {name for _, name in exact} == {name for _, name in packed} == {"slow", "smollm2"}
+        tracemalloc.start()
+        rows = tier_board(connection, Filters(), 45)
+        alone = tier_board(connection, Filters(), None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert len(rows) == 600
+    assert {row.ttft_ms for row in rows} == {row.ttft_ms for row in alone}
+    assert max(texts) < 30, "the codes of one minute"
+    assert peak < 15_000_000
+
+
+def test_requests_of_no_project_are_among_those_of_all(store: Store, gateway: Gateway) -> None:
+    """R42: histograms of all projects together have an empty name; nothing is summed twice, or not at all."""
+    gateway.writer.insert([at(1, project=""), at(1), at(1500)])
+    gateway.fold(DAY + 3000 * MINUTE_US)
+    with store.read() as connection:
+        (row,) = tier_board(connection, Filters(from_us=DAY, to_us=DAY + DAY_US), None)
+    assert row.requests == 2
+    assert {one["project"] for one in stands(store, minute_spreads)} == {"", "proj_a"}
+    assert len(stands(store, day_spreads)) == 4

@@ -3,11 +3,15 @@
 import asyncio
 import json
 import random
+import signal
+import threading
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import typer
 
@@ -15,21 +19,28 @@ from fareclass.config import Price, ReservedPrice
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Burndown, Capacity
 from fareclass.core.tiers import DEFAULT_POLICIES, Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.core.usage import Usage
 from fareclass.engine.sim_replica import Speed
+from fareclass.flow import planning
 from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
 from fareclass.flow.operator_rules import ControlError
 from fareclass.flow.planning import Planning, PlanQuery
+from fareclass.flow.planning_process import PlanProcess, Task, task_of
 from fareclass.metering.pricing import free_book
+from fareclass.planner.advice import PlanRow
+from fareclass.planner.plan import Subject
 from fareclass.planner.pools import Lane, Pool
+from fareclass.planner.trace import Arrival
+from fareclass.store.asked import askers
 from fareclass.store.database import Store
 from fareclass.store.entries import EntryWriter
 from fareclass.store.folding import Folder
 from fareclass.store.records import moment
-from fareclass.store.rollups import MINUTE_US, Horizon
+from fareclass.store.rollups import Horizon
 from tests.store.made import entry
-from tests.wire.admin_plane import READ_ONLY_KEY, make_control
+from tests.wire.admin_plane import ADMIN_KEY, READ_ONLY_KEY, make_app, make_control
 from tests.wire.test_admin_cli import refusal, run
 
 HOURS = 6
@@ -147,16 +158,150 @@ async def test_a_trace_in_the_body_is_planned_for(admin: httpx.AsyncClient) -> N
 @ONE
 async def test_one_plan_at_a_time_with_waits_out_of_the_scheduler(control: Control) -> None:
     """R44: where the pool's speed is known, the busiest time is replayed for each way to buy."""
-    planning = Planning(control, {"smollm2": pool()})
+    planner = Planning(control, {"smollm2": pool()})
     query = PlanQuery(project="acme", from_us=now_us() - HOURS * 3_600_000_000)
-    first = asyncio.create_task(planning.plan(query))
+    first = asyncio.create_task(planner.plan(query))
     await asyncio.sleep(0)
     with pytest.raises(ControlError, match="one at a time"):
-        await planning.plan(query)
+        await planner.plan(query)
     (row,) = await first
     waits = [one.waits for one in row.alternatives]
     assert all(one is not None and one.requests > 5 and one.ttft_p99_ms for one in waits)
-    assert len(await planning.plan(query)) == 1
+    assert len(await planner.plan(query)) == 1
+
+
+@pytest.fixture
+def idle(store: Store, tmp_path: Path) -> Control:
+    """The model with its prices, and nobody who asked."""
+    return make_control(store, tmp_path, PRICE, RESERVED)
+
+
+@ONE
+async def test_what_fails_of_a_plan_is_said_in_its_row(idle: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was asked for no token has none."""
+
+    def broken(subject: Subject, *more: Any) -> Task:
+        task = task_of(subject, *more)
+        return msgspec.structs.replace(task, kinds=b"12345678") if subject.project == "bad" else task
+
+    monkeypatch.setattr(planning, "task_of", broken)
+    trace = [
+        Arrival(at_us=number * 1_000_000, input=tokens, output=tokens, project=project, model="smollm2")
+        for number in range(120)
+        for project, tokens in (("bad", 50), ("good", 40), ("silent", 0))
+    ]
+    bad, good = await Planning(idle, {}).plan(PlanQuery(trace=trace))
+    assert (bad.project, bad.failed, bad.alternatives, bad.minutes) == ("bad", True, [], 2)
+    assert bad.advice == "No plan was made: that of bad on smollm2 failed, and the gateway's log says how."
+    assert (good.project, good.failed, len(good.alternatives)) == ("good", False, 5)
+    with pytest.raises(ControlError, match="no plan was made: that of bad on smollm2 failed"):
+        await Planning(idle, {}).plan(PlanQuery(trace=[one for one in trace if one.project == "bad"]))
+
+
+@ONE
+async def test_who_only_sent_batches_has_no_plan(idle: Control) -> None:
+    """R43: no reservation serves them."""
+    at_us = now_us() - 600_000_000
+    times = dict.fromkeys(("arrived_us", "started_us", "first_token_us", "ended_us"), at_us)
+    batch = entry(project="p", model="smollm2", requested_tier=Tier.BATCH, usage=Usage(input=9, output=9), **times)
+    EntryWriter(idle.store.claim()).insert([batch])
+    with idle.store.read() as connection:
+        assert askers(connection, at_us - DAY_US, now_us()) == []
+    assert await Planning(idle, {}).plan(PlanQuery()) == []
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """A plan's read of the store: that it has begun, and that it may end."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> list[tuple[str, str]]:
+        begun.set()
+        assert may_end.wait(20)
+        return []
+
+    monkeypatch.setattr(planning, "askers", slow)
+    yield begun, may_end
+    may_end.set()
+
+
+@ONE
+async def test_what_takes_too_long_is_told_in_time(
+    idle: Control, read: tuple[threading.Event, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "PLAN_S", 0.05)
+    planner = Planning(idle, {})
+    with pytest.raises(ControlError, match="takes longer than"):
+        await planner.plan(PlanQuery())
+    assert not read[1].is_set()
+    with pytest.raises(ControlError, match="one at a time"):
+        await planner.plan(PlanQuery())
+    read[1].set()
+
+
+@ONE
+async def test_who_hangs_up_ends_his_plan_once_its_read_has_ended(
+    idle: Control, read: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, may_end = read
+    gone = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not begun.is_set():
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def answered() -> int:
+        return (await client.post("/plan", json={})).status_code
+
+    app = make_app(idle)
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw/admin/v1", headers=headers) as client:
+        first = asyncio.create_task(app(_scope(headers), receive, _nowhere))
+        assert await asyncio.to_thread(begun.wait, 20)
+        gone.set()
+        await asyncio.wait_for(first, 20)
+        assert await answered() == 409
+        may_end.set()
+        for _ in range(1_000):
+            status = await answered()
+            if status != 409:
+                break
+            await asyncio.sleep(0.01)
+        assert status == 200
+
+
+@ONE
+async def test_a_plan_without_its_caller_has_no_process(idle: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
+
+    class Endless(PlanProcess):
+        async def plan(self, task: Task) -> PlanRow:
+            begun.put_nowait(await self._running())
+            await asyncio.Event().wait()
+            raise AssertionError(task)
+
+    monkeypatch.setattr(planning, "PlanProcess", Endless)
+    trace = [Arrival(at_us=0, input=9, output=9, model="smollm2")]
+    plan = asyncio.create_task(Planning(idle, {}).plan(PlanQuery(trace=trace)))
+    process = await asyncio.wait_for(begun.get(), 20)
+    plan.cancel()
+    assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGKILL
+
+
+@ONE
+async def test_a_trace_may_be_as_long_as_is_said(admin: httpx.AsyncClient) -> None:
+    """5,000 requests with every field fit into the body; one more is too many."""
+    row = {
+        "timestamp": 1_790_000_000.123456, "input_tokens": 100_000, "output_tokens": 10_000, "cache_read_tokens": 10_000,
+        "project": "search-team-production", "model": "meta-llama/Llama-3.3-70B-Instruct", "tier": "priority",
+    }  # fmt: skip
+    fits = await admin.post("/plan", json={"trace": [row] * 5_000})
+    assert (fits.status_code, fits.json()["error"]["field"]) == (404, "trace")
+    more = await admin.post("/plan", json={"trace": [row] * 5_001})
+    assert (more.status_code, more.json()["error"]["field"]) == (400, "trace")
 
 
 def test_the_command_asks_the_gateway(program: typer.Typer, url: str) -> None:
@@ -190,6 +335,16 @@ def test_a_trace_file_is_planned_for_without_a_gateway(program: typer.Typer, tmp
     assert "reserved_output must be given" in refusal(program, nowhere, *words[:-2])
     trace.unlink()
     assert "can't be read" in refusal(program, nowhere, *words)
+
+
+def _scope(headers: dict[str, str]) -> dict[str, Any]:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    path = "/admin/v1/plan"
+    return {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw, "root_path": ""}
+
+
+async def _nowhere(_message: object) -> None:
+    """The answer to somebody who has gone."""
 
 
 def _iso(at_us: int) -> str:

@@ -1,8 +1,11 @@
 """Reports over HTTP and on the command line (R36, R42, R43)."""
 
+import asyncio
 import csv
 import io
 import json
+import threading
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,14 +20,17 @@ from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import Burndown
 from fareclass.core.tiers import Tier
+from fareclass.core.times import DAY_US
 from fareclass.core.usage import Usage
 from fareclass.flow.control import Control
+from fareclass.metering import board, percentiles, report
 from fareclass.metering.pricing import cost
 from fareclass.store.database import Store
 from fareclass.store.entries import EntryWriter
 from fareclass.store.folding import Folder
 from fareclass.store.reservations import add_reservation, change_reservation, keep_terms
-from fareclass.store.rollups import DAY_US, Horizon
+from fareclass.store.rollups import Horizon
+from fareclass.wire import admin_reports
 from tests.store.made import entry
 from tests.wire.admin_plane import make_control
 from tests.wire.test_admin_cli import WIDE, answering, cells, run
@@ -148,6 +154,8 @@ async def test_the_tier_board_shows_what_each_tier_got(admin: httpx.AsyncClient,
     ]
     (line, _) = await table(admin, "/tiers")
     assert {"ttft_ms.p99", "outcomes.completed", "cost"} <= line.keys()
+    bare = await admin.get("/tiers", params={"model": "none", "format": "csv"})
+    assert bare.text.strip().split(",") == list(line), "the columns do not hang on what there is"
 
 
 @pytest.mark.parametrize("days", [2, 20])
@@ -259,12 +267,55 @@ async def test_fees_of_months_add_up_over_changes(admin: httpx.AsyncClient, acme
         ("/tiers?step=0", "step"),
         ("/tiers?key=a", "key"),
         ("/usage?format=xml", "format"),
+        ("/usage?by=project,project", "by"),
+        ("/usage?by=tag:a,tag:a", "by"),
     ],
 )
 async def test_mistakes_are_named(path: str, field: str, admin: httpx.AsyncClient) -> None:
     response = await admin.get(path)
     assert response.status_code in {400, 404}
     assert response.json()["error"]["field"] == field
+
+
+async def test_what_is_too_long_is_refused_before_it_is_read(
+    admin: httpx.AsyncClient, acme: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R36, R42, R43: it says what to narrow."""
+    for number in range(4):
+        acme.did(number / 1440)
+    acme.did(1, model="other")
+    for module in (board, report, percentiles):
+        monkeypatch.setattr(module, "USAGE_ROWS", 1)
+    monkeypatch.setattr(board, "read_spreads", lambda *_: pytest.fail("its histograms were read"))
+    for path, field in (("/tiers?step=7", "step"), ("/percentiles?from=2026-09-01T00:00:00Z", "project")):
+        response = await admin.get(path)
+        assert (response.status_code, response.json()["error"]["field"]) == (400, field)
+        assert "more than 1 rows" in response.json()["error"]["message"]
+
+
+async def test_two_reports_are_made_at_once_and_none_in_the_event_loop(
+    admin: httpx.AsyncClient, acme: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme.did(1)
+    running, most, together = set(), [], threading.Barrier(2, timeout=10)
+    made = admin_reports.csv_answer
+
+    def watched(*given: Any) -> Any:
+        me = threading.get_ident()
+        running.add(me)
+        together.wait()
+        until = time.monotonic() + 0.2
+        while len(running) <= 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        most.append(len(running))
+        together.wait()
+        running.discard(me)
+        return made(*given)
+
+    monkeypatch.setattr(admin_reports, "csv_answer", watched)
+    answers = await asyncio.gather(*(admin.get("/usage?format=csv") for _ in range(4)))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert most == [2] * 4
 
 
 def test_reports_in_the_terminal(program: typer.Typer, url: str) -> None:

@@ -63,7 +63,7 @@ def _default_model() -> Path:
 
 def _run(settings: Settings) -> int:
     """The engine's process until it ends or a signal ends it; its exit status, 0 after a signal."""
-    words = [sys.executable, "-m", "fareclass.engine.local_server"]
+    words = [sys.executable, "-P", "-m", "fareclass.engine.local_server"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=server_environment()

@@ -21,7 +21,6 @@ def hand_over(keys: FirstKeys, master_key_file: Path, console: Console) -> None:
     database may come back out of a backup, and nothing else holds the secret.
     """
     kept = _keep(project_key_file(master_key_file), keys.project, console)
-    reader = _keep(master_key_file.with_name("read-only.key"), keys.read_only, console)
     if console.file.isatty():
         shown_admin, shown_project = f"{keys.admin}   (shown this once)", f"{keys.project}   (kept in {kept})"
     else:
@@ -29,9 +28,22 @@ def hand_over(keys: FirstKeys, master_key_file: Path, console: Console) -> None:
         shown_admin, shown_project = f"in {admin_file}", f"in {kept}"
     if keys.admin:
         console.print(f"  Admin key    {shown_admin}", markup=False, highlight=False, soft_wrap=True)
-    if keys.read_only:
-        console.print(f"  Read-only    in {reader}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"  Project key  {shown_project}", markup=False, highlight=False, soft_wrap=True)
+
+
+def keep_read_only(secret: str | None, master_key_file: Path, console: Console, *, first: bool) -> None:
+    """Keep the read-only key at the `first` start, and later where the first keys are kept and it is not: it may be
+    younger than they are.
+    """
+    file = master_key_file.with_name("read-only.key")
+    if secret is None or not (first or (project_key_file(master_key_file).exists() and not file.exists())):
+        return
+    try:
+        _keep(file, secret, console)
+    except OSError as error:
+        console.print(f"  Read-only    could not be kept in {file}: {error.strerror}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"  Read-only    in {file}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _keep(file: Path, secret: str | None, console: Console) -> Path:

@@ -106,6 +106,10 @@ def plan(
 def _show(row: Mapping[str, Any], *, season: bool) -> None:
     console = Console(highlight=False, width=_WIDTH)
     console.print(Text(f"{row['project_name']} on {row['model']}", style="bold"))
+    if row["failed"]:
+        console.print(Text(row["advice"]))
+        console.print()
+        return
     console.print(Text(_span(row)))
     console.print()
     show([_way(one) for one in row["alternatives"]], _columns(row["alternatives"]), as_json=False)
@@ -114,8 +118,9 @@ def _show(row: Mapping[str, Any], *, season: bool) -> None:
     for one in row["alternatives"]:
         if one["name"] == "best" and one["reserve"] and one["reserve"]["hours"]:
             console.print(Text(f"Its hours: {_hours(one['reserve']['hours'])}."))
-    console.print()
-    _curve(console, row["curve"])
+    if row["curve"]:
+        console.print()
+        _curve(console, row["curve"])
     if row["workloads"]:
         console.print()
         show([_workload(one) for one in row["workloads"]], _WORKLOADS, as_json=False)

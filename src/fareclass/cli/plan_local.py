@@ -14,7 +14,6 @@ from rich.progress import Progress
 
 from fareclass.config import ConfigError, Price, load
 from fareclass.config_schema import MULTIPLIERS
-from fareclass.core.limits import PLAN_ROWS
 from fareclass.core.snapshot import PriceBook
 from fareclass.metering.pricing import PriceError, compile_book
 from fareclass.planner.demand import US, Demand, DemandError, from_arrivals
@@ -44,10 +43,11 @@ def plan_trace(
             demands = from_arrivals(one for one in read_trace(trace) if project in (None, one.project))
             progress.update(task, description="Planning", total=len(demands), completed=0)
             rows = []
-            for (owner, name), demand in list(demands.items())[:PLAN_ROWS]:
+            for (owner, name), demand in demands.items():
                 book = own or _of(books, model or name)
                 pool = pools.get(book.model)
-                rows.append(_row(trace, owner, demand, book, pool, sample_size(len(demands))))
+                if demand.kinds.any():
+                    rows.append(_row(trace, owner, demand, book, pool, sample_size(len(demands))))
                 progress.advance(task)
     except (ConfigError, TraceError, DemandError, PriceError) as error:
         typer.echo(str(error), err=True)

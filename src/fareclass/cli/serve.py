@@ -20,7 +20,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from fareclass.app import System, build
 from fareclass.app_engines import StartError
 from fareclass.cli.example import example_body
-from fareclass.cli.first_keys import hand_over, project_key_file
+from fareclass.cli.first_keys import hand_over, keep_read_only, project_key_file
 from fareclass.cli.progress import Steps
 from fareclass.config import Config, ConfigError, load
 from fareclass.console.keeper import Keeper
@@ -207,6 +207,7 @@ def _announce(config: Config, system: System, listener: socket.socket, console: 
         console.print(f"  Console      {system.console.url}", markup=False, highlight=False)
     if system.first_keys:
         hand_over(system.first_keys, config.master_key_file, console)
+    keep_read_only(system.read_only_key, config.master_key_file, console, first=system.first_keys is not None)
     key_file = project_key_file(config.master_key_file)
     if key_file.exists():
         console.print("\nTry it:", style="bold")

@@ -8,11 +8,11 @@ import msgspec
 
 from fareclass.core.capacity import MICRO, load_micro, max_load_micro
 from fareclass.core.snapshot import Capacity, Reservation
+from fareclass.core.times import MINUTE_US
 from fareclass.flow.reservation_rules import hours_of
 from fareclass.policy.calendar import in_force_us, windows
 from fareclass.store.records import HoursRecord
 
-MINUTE_US = 60_000_000
 WEEK_US = 7 * 24 * 60 * MINUTE_US
 WEIGHTS = {"input": 1.0, "cache_write_5m": 1.25, "cache_write_1h": 2.0, "cache_read": 0.1}
 """Burn-down of input by default (R24)."""

@@ -77,9 +77,10 @@ class Keeper:
         """One process, to its end; its exit status. It ends when its standard input does, so with us whatever happens."""
         descriptor = self._listener.fileno()
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fareclass.console.process",
+            sys.executable, "-P", "-m", "fareclass.console.process",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, pass_fds=(descriptor,),
             env=_environment(),
+            start_new_session=True,  # a Ctrl-C is for the gateway, which decides when the console ends
         )  # fmt: skip
         assert process.stdin is not None
         told = ChildSettings(settings=settings, fd=descriptor)

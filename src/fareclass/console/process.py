@@ -1,7 +1,7 @@
 """The console as `serve` starts it: `python -m fareclass.console.process`.
 
 One JSON line on standard input says what it is. It ends when its standard input does, which is when the gateway ends,
-however it ends.
+however it ends, and at no signal but a kill. NiceGUI takes seconds to load, so all that is settled before.
 """
 
 import os
@@ -12,18 +12,22 @@ import threading
 
 import msgspec
 
-from fareclass.console.server import serve
 from fareclass.console.settings import ChildSettings
 
 
 def main() -> None:
     """Serve until standard input ends."""
-    told = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildSettings)
-    # A Ctrl-C or the stop of an init system reaches this process too: the gateway decides when it ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What stops the gateway (Ctrl-C, an init system that signals the whole group) reaches this process too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if not (line := sys.stdin.buffer.readline()):
+        return
+    told = msgspec.json.decode(line, type=ChildSettings)
     threading.Thread(target=_end_with_input, daemon=True).start()
+    from fareclass.console.server import serve_to_the_end  # noqa: PLC0415 - see above
+
     with socket.socket(fileno=told.fd) as listener:
-        serve(told.settings, listener)
+        serve_to_the_end(told.settings, listener)
 
 
 def _end_with_input() -> None:

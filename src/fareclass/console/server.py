@@ -1,7 +1,8 @@
 """The console's process: NiceGUI behind the gate, on one listening socket."""
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nicegui
@@ -27,7 +28,15 @@ _ICON = (
 )
 
 
-def server(settings: Settings) -> uvicorn.Server:
+class _Unstopped(uvicorn.Server):
+    """uvicorn, which leaves signals as they are set."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _configure(settings: Settings) -> uvicorn.Config:
     """The server of a console with these settings, to be run once in this process: NiceGUI knows one application."""
     gateway = Gateway(settings)
     sessions = Sessions(_send_away)
@@ -43,23 +52,26 @@ def server(settings: Settings) -> uvicorn.Server:
         reconnect_timeout=5.0,
     )  # fmt: skip
     gate = Gate(app, gateway, sessions, home=PAGES[0].path, secure=settings.cert is not None)
-    return uvicorn.Server(
-        uvicorn.Config(
-            gate,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_STOP_S,
-            ssl_certfile=settings.cert,
-            ssl_keyfile=settings.key,
-        )
+    return uvicorn.Config(
+        gate,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_STOP_S,
+        ssl_certfile=settings.cert,
+        ssl_keyfile=settings.key,
     )
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve on this socket until a signal comes."""
-    server(settings).run(sockets=[listener])
+    uvicorn.Server(_configure(settings)).run(sockets=[listener])
+
+
+def serve_to_the_end(settings: Settings, listener: socket.socket) -> None:
+    """Serve on this socket until the process ends."""
+    _Unstopped(_configure(settings)).run(sockets=[listener])
 
 
 def _register(page: Page, gateway: Gateway) -> None:

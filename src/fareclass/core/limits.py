@@ -93,6 +93,8 @@ PAGE = 1_000
 """Objects in one page of a control-plane list."""
 USAGE_ROWS = 10_000
 """Rows of one usage report; a longer one is refused, as what to narrow."""
+REPORTS_RUNNING = 2
+"""Reports that are made at once, so that the threads and connections of everything else stay free."""
 BODY_READ_S = 300.0
 """A request body may take no longer to arrive."""
 CALLER_STALL_S = 60.0
@@ -312,6 +314,8 @@ PLAN_ROWS = 100
 """Projects and models that one plan advises: those that ask the most."""
 PLAN_TRACE_ROWS = 5_000
 """Requests of a trace in the body of a plan; longer ones are planned from a file."""
+PLAN_BODY_BYTES = 2 * 2**20
+"""The body of a plan: 400 bytes for each of them."""
 PLAN_S = 300.0
 """A plan that takes longer is given up."""
 PLAN_REPLAYED = 100_000

@@ -1,6 +1,7 @@
 """How a request can end (R6), and the one exception that carries a refusal to its caller."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -17,6 +18,10 @@ class Outcome(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
+
+
+CALLER_ERRORS: Final = (Outcome.INVALID, Outcome.UNAUTHENTICATED, Outcome.FORBIDDEN, Outcome.NOT_FOUND)
+"""What could never have run, however much room there was: it is no demand (R43, R44)."""
 
 
 class Refusal(Exception):

@@ -135,7 +135,7 @@ class LocalEngine:
         self._folder = await asyncio.to_thread(_make_folder)
         settings = msgspec.structs.replace(self._settings, api_key=secrets.token_urlsafe(32), folder=str(self._folder))
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fareclass.engine.local_server",
+            sys.executable, "-P", "-m", "fareclass.engine.local_server",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=server_environment(),
         )  # fmt: skip

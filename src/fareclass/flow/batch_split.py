@@ -54,7 +54,7 @@ async def split(body: Path, lines: Path) -> int:
     Raises:
         SplitError: it holds none, or one that is malformed, too large, or named like another.
     """
-    words = [sys.executable, "-m", __name__, str(body), str(lines)]
+    words = [sys.executable, "-P", "-m", __name__, str(body), str(lines)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FARECLASS_")}
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, env=environment)
     try:

@@ -16,12 +16,13 @@ from fareclass.core.limits import BATCH_DELIVERY_S, BATCHES, BATCHES_RUNNING, FI
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Key, Snapshot
 from fareclass.core.tiers import Tier
+from fareclass.core.times import DAY_US
 from fareclass.flow.batch_job import CANCELLED_BATCH, EXPIRED_BATCH, FAILED_BATCH, BatchJob, Place
 from fareclass.flow.batch_lines import Carrier, CarryError, LineFormat
 from fareclass.flow.batch_progress import CANCELLED
 from fareclass.flow.clock import now_us
 from fareclass.flow.dispatch import Dispatcher
-from fareclass.flow.files import DAY_US, Files
+from fareclass.flow.files import Files
 from fareclass.flow.webhooks import announce
 from fareclass.store import objects
 from fareclass.store.database import Store

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from fareclass.engine.base import Engine, EngineFailed, Isolation, Traits
 from fareclass.engine.health import Watch
 from fareclass.flow.pool_view import show_floors, show_headroom, show_tiers
 from fareclass.flow.reply import Allowance, Allowances
-from fareclass.flow.seat import Seat, move_elsewhere
+from fareclass.flow.seat import Seat, call_to, move_elsewhere
 from fareclass.sched.brain import Brain
 from fareclass.sched.reserves import HUNDREDTHS, Floor
 from fareclass.sched.ticket import Effect, Pause, Refuse, Restart, Start, Ticket
@@ -42,7 +42,8 @@ class Berth:
 class Dispatcher:
     """One pool: its brain, its replicas, and the seats of the requests that are in it.
 
-    `may_cache`: a replica that is up may keep prompts for later requests.
+    `may_cache`: a replica that is up may keep prompts for later requests. `came_up` is called with the model's name
+    when it can serve again.
     All methods run in the event loop and none of them waits: a call into the brain and
     everything that follows from it happens in one step.
     """
@@ -61,6 +62,8 @@ class Dispatcher:
         self._performing = False
         self._continues = self._continues_constrained = False
         self.may_cache = False
+        self.came_up: Callable[[str], None] = lambda _model: None
+        self._was_ready = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._share_ppm = MICRO
@@ -109,6 +112,9 @@ class Dispatcher:
     def offer(self, seat: Seat, quota: Quota | None) -> None:
         """Put a request in line; `Seat.turn` tells what became of it."""
         self._seats[seat.ticket] = seat
+        if seat.elsewhere and not self.ready:
+            move_elsewhere([seat], ready=False)
+            return
         self._do(self.brain.offer(seat.ticket, self._loop.time(), quota))
 
     def tokenizer(self) -> Engine | None:
@@ -157,7 +163,7 @@ class Dispatcher:
         elif replica is not None:
             self.berths[replica].watch.failed(error)
         self._do(self.brain.failed(seat.ticket, self._loop.time()))
-        move_elsewhere(self._seats.values(), ready=self.ready)
+        self._reseat()
 
     @property
     def service_s(self) -> float:
@@ -259,9 +265,22 @@ class Dispatcher:
             )
         else:
             self._do(self.brain.set_replica(berth.id, now, up=False))
-            move_elsewhere(self._seats.values(), ready=self.ready)
             self._give_up_silent(berth)
+        self._reseat()
         self._tell_share()
+
+    def _reseat(self) -> None:
+        """Replicas may have come or gone: who may be served by other models does not wait where none can serve (R45)."""
+        was_ready, self._was_ready = self._was_ready, self.ready
+        if not self._was_ready:
+            move_elsewhere(self._seats.values(), ready=False)
+        elif not was_ready:
+            self.came_up(self.model)
+
+    def send_to(self, model: str) -> None:
+        """Another model can serve again: what waits here while none can, and may be served by it, goes there (R45)."""
+        if not self.ready:
+            call_to(model, self._seats.values())
 
     def _tell_share(self) -> None:
         """The alarm of R23: the replicas that are left can't keep the floors in force, or can again."""
@@ -369,5 +388,6 @@ class Dispatcher:
             self._do(self.brain.set_tiers(replica, None if len(given) == len(TIERS) else given, now))
         if drain is not None or slots is not None:
             self._do(self.brain.set_replica(replica, now, draining=drain, slots=slots))
+        self._reseat()
         self._tell_share()
         return self.describe_replica(berth)

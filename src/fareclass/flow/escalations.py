@@ -6,14 +6,13 @@ from fareclass.core.events import Finished
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Key, Model, PriceBook
 from fareclass.core.tiers import Tier
+from fareclass.core.times import DAY_US
 from fareclass.core.usage import Usage
 from fareclass.flow.clock import now_us
 from fareclass.metering.pricing import cost
 from fareclass.policy.escalation import Escalator, Raised
 from fareclass.policy.estimate import Estimator
 from fareclass.policy.tiers import Claim
-
-DAY_US = 86_400_000_000
 
 
 class Escalations:

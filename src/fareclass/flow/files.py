@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fareclass.core.limits import BATCH_DAYS, FILE_BYTES, FILE_DAYS, PROJECT_FILE_BYTES, PROJECT_FILES, UPLOADS
 from fareclass.core.outcomes import Outcome, Refusal
+from fareclass.core.times import DAY_US
 from fareclass.flow.clock import now_us
 from fareclass.flow.threads import to_its_end
 from fareclass.store import objects
@@ -17,7 +18,6 @@ from fareclass.store.database import Store
 from fareclass.store.ids import FILE, new_id
 from fareclass.store.objects import FileRow
 
-DAY_US = 86_400_000_000
 _SWEEP_S = 600.0
 _BLOCK = 2**20
 _UPLOADS = "uploads"

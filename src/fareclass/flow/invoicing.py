@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from fareclass.core.times import MINUTE_US
 from fareclass.flow.reserving import settled
 from fareclass.metering.invoice import Fee
-from fareclass.policy.calendar import MINUTE_US, in_force_us
+from fareclass.policy.calendar import in_force_us
 from fareclass.store.reservations import Reserved, former_terms, list_reservations
 
 

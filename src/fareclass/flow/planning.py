@@ -1,7 +1,7 @@
 """Plans for operators: what projects should reserve, out of the minute table and the ledger, or of a trace (R43, R44)."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,14 +14,24 @@ from sqlalchemy import Connection
 from fareclass.core.limits import MODEL_CHARS, PLAN_ROWS, PLAN_S
 from fareclass.core.snapshot import Burndown
 from fareclass.core.tiers import BY_WORD, Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.flow.clock import now_us
 from fareclass.flow.compile import price_book
 from fareclass.flow.control import Control
 from fareclass.flow.lookups import find_project
 from fareclass.flow.operator_rules import ControlError
-from fareclass.flow.planning_process import PlanFailed, PlanProcess, Task, task_of
+from fareclass.flow.planning_process import PlanFailed, PlanProcess, Task, failed, task_of
+from fareclass.flow.threads import to_its_end
 from fareclass.planner.advice import PlanRow
-from fareclass.planner.demand import Demand, DemandError, Minute, Series, from_arrivals, from_minutes
+from fareclass.planner.demand import (
+    Demand,
+    DemandError,
+    Minute,
+    Series,
+    TraceDemands,
+    from_arrivals,
+    from_minutes,
+)
 from fareclass.planner.plan import Subject, Workload
 from fareclass.planner.pools import Pool
 from fareclass.planner.search import HOURS_DAYS
@@ -30,7 +40,6 @@ from fareclass.planner.trace import Arrival, read_ledger
 from fareclass.planner.waits import sample_size
 from fareclass.store import catalog
 from fareclass.store.asked import Asked, asked_by_day, asked_by_minute, askers
-from fareclass.store.rollups import DAY_US, MINUTE_US
 
 _SPAN_DAYS = 30
 """What a plan is made from where nobody says from when."""
@@ -56,20 +65,22 @@ class Planning:
     def __init__(self, control: Control, pools: Mapping[str, Pool]) -> None:
         self._control = control
         self._pools = pools
-        self._busy = False
+        self._work: asyncio.Task[list[PlanRow]] | None = None
 
     async def plan(self, query: PlanQuery) -> list[PlanRow]:
         """A row for each project and model that asked for anything, those with the most tokens first.
 
+        A plan that is given up, by its time or its caller, stays the one under way until its read of the store has ended.
+
         Raises:
             ControlError: there is no such project or model, no such time, another plan is under way, or it takes too long.
         """
-        if self._busy:
+        if self._work is not None and not self._work.done():
             raise ControlError("in_use", "another plan is being made: one at a time; try again in a minute")
-        self._busy = True
+        work = self._work = asyncio.create_task(self._rows(query))
         try:
             async with asyncio.timeout(PLAN_S):
-                return await self._rows(query)
+                return await asyncio.shield(work)
         except TimeoutError:
             what = f"it takes longer than {PLAN_S:.0f} s: name a project and a model, or a shorter time"
             raise ControlError("unavailable", f"no plan was made: {what}") from None
@@ -78,22 +89,36 @@ class Planning:
         except PlanFailed as error:
             raise ControlError("unavailable", f"no plan was made: {error}") from None
         finally:
-            self._busy = False
+            work.cancel()
 
     async def _rows(self, query: PlanQuery) -> list[PlanRow]:
-        """One after the other: a month's minutes of a hundred projects are not in memory at once."""
-        makers = await asyncio.to_thread(self._makers, query)
-        if not makers:
-            return []
-        async with PlanProcess() as process:
-            return [await process.plan(await asyncio.to_thread(make)) for make in makers]
+        """One after the other: a month's minutes of a hundred projects are not in memory at once.
 
-    def _makers(self, query: PlanQuery) -> list[Callable[[], Task]]:
-        """What reads the task of each row."""
+        Raises:
+            PlanFailed: all of them failed. Where only some do, their rows say so.
+        """
+        rows: list[PlanRow] = []
+        failures: list[PlanFailed] = []
+        async with PlanProcess() as process:
+            for make in await to_its_end(self._makers, query):
+                task = await to_its_end(make)
+                if task is None:
+                    continue
+                try:
+                    rows.append(await process.plan(task))
+                except PlanFailed as error:
+                    failures.append(error)
+                    rows.append(failed(task, error))
+        if failures and len(failures) == len(rows):
+            raise failures[0]
+        return rows
+
+    def _makers(self, query: PlanQuery) -> list[Callable[[], Task | None]]:
+        """What reads the task of each row: None where nothing was asked that a reservation serves."""
         if query.model is not None and query.model not in self._control.models:
             raise ControlError("not_found", f"no model {query.model[:MODEL_CHARS]!r}", "model")
         if query.trace is not None:
-            return [partial(self._of_trace, *one) for one in self._traced(query)]
+            return list(self._traced(query))
         times = _times(query)
         with self._control.store.read() as connection:
             names = {record.id: record.name for record in catalog.list_projects(connection)}
@@ -108,7 +133,9 @@ class Planning:
         size, begins = sample_size(len(pairs)), query.from_us is None
         return [partial(self._of_ledger, pair, names.get(pair[0], pair[0]), times, size, begins) for pair in pairs]
 
-    def _of_ledger(self, pair: tuple[str, str], name: str, times: tuple[int, int], size: int, begins: bool) -> Task:
+    def _of_ledger(
+        self, pair: tuple[str, str], name: str, times: tuple[int, int], size: int, begins: bool
+    ) -> Task | None:
         with self._control.store.read() as connection:
             return self._task(connection, pair, name, times, size, begins=begins)
 
@@ -121,7 +148,7 @@ class Planning:
         size: int,
         *,
         begins: bool,
-    ) -> Task:
+    ) -> Task | None:
         """One project on one model; `begins`: its first request is where the plan's time begins."""
         project, model = pair
         burndown = self._burndown(model)
@@ -134,6 +161,8 @@ class Planning:
             *times,
             burndown,
         )
+        if not demand.kinds.any():
+            return None
         weeks = _weeks(connection, pair, times[1])
         subject = Subject(
             project=project,
@@ -146,11 +175,11 @@ class Planning:
             season=len(weeks) > 0,
         )
         pool = self._pool(subject)
-        sample = _sample(connection, subject, size) if pool is not None and size else []
+        sample = _sample(connection, demand, model, size) if pool is not None and size else []
         return task_of(subject, pool, sample)
 
-    def _traced(self, query: PlanQuery) -> list[tuple[str, Demand, list[Arrival]]]:
-        """The projects and models of a trace, with all requests for the model."""
+    def _traced(self, query: PlanQuery) -> Iterator[Callable[[], Task | None]]:
+        """What makes the tasks of a trace. The series are made one after the other, when their turn comes."""
         arrivals = [structs.replace(one, model=query.model or one.model) for one in query.trace or ()]
         unknown = next((one.model for one in arrivals if one.model not in self._control.models), None)
         if unknown is not None:
@@ -159,22 +188,26 @@ class Planning:
                 f"no model {unknown[:MODEL_CHARS]!r}: name one in `model`, or in each request of the trace",
                 "trace" if unknown else "model",
             )
-        found = islice(from_arrivals(arrivals).items(), PLAN_ROWS)
-        return [
-            (
-                project,
-                replace(demand, burndown=self._burndown(model)),
-                [one for one in arrivals if one.model == model],
-            )
-            for (project, model), demand in found
-        ]
+        by_model: dict[str, list[Arrival]] = {}
+        for one in arrivals:
+            by_model.setdefault(one.model, []).append(one)
+        demands = from_arrivals(arrivals)
+        size = sample_size(len(demands))
+        for project, model in demands:
+            yield partial(self._of_trace, demands, project, model, by_model[model], size)
 
-    def _of_trace(self, project: str, demand: Demand, arrivals: list[Arrival]) -> Task:
-        model = arrivals[0].model
+    def _of_trace(
+        self, demands: TraceDemands, project: str, model: str, arrivals: list[Arrival], size: int
+    ) -> Task | None:
+        demand = replace(demands[project, model], burndown=self._burndown(model))
+        if not demand.kinds.any():
+            return None
         with self._control.store.read() as connection:
             book = price_book(model, catalog.newest_book(connection, model))
         subject = Subject(project=project, project_name=project, model=model, demand=demand, book=book)
-        return task_of(subject, self._pool(subject), arrivals)
+        from_us = _busiest_us(demand)
+        sample = islice((one for one in arrivals if one.at_us >= from_us), size)
+        return task_of(subject, self._pool(subject), list(sample))
 
     def _burndown(self, model: str) -> Burndown:
         return self._control.models[model].burndown
@@ -227,10 +260,14 @@ def _weeks(connection: Connection, pair: tuple[str, str], until_us: int) -> Seri
     return weeks[busy[0] :] if len(busy) else np.zeros(0)
 
 
-def _sample(connection: Connection, subject: Subject, size: int) -> list[Arrival]:
-    """The model's traffic, all projects', from a minute before the project's busiest on."""
-    demand = subject.demand
-    busiest = int(np.argmax(np.sum(demand.per_minute(), axis=0)))
-    from_us = demand.start_us + max(0, busiest - 1) * MINUTE_US
-    arrivals = read_ledger(connection, model=subject.model, from_us=from_us, to_us=from_us + _HOUR_US)
+def _sample(connection: Connection, demand: Demand, model: str, size: int) -> list[Arrival]:
+    """The model's traffic, all projects', from the project's busiest time on."""
+    from_us = _busiest_us(demand)
+    arrivals = read_ledger(connection, model=model, from_us=from_us, to_us=from_us + _HOUR_US)
     return list(islice(arrivals, size))
+
+
+def _busiest_us(demand: Demand) -> int:
+    """A minute before the busiest one."""
+    busiest = int(np.argmax(np.sum(demand.per_minute(), axis=0)))
+    return demand.start_us + max(0, busiest - 1) * MINUTE_US

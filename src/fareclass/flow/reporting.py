@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from fareclass.core.limits import MODEL_CHARS
 from fareclass.core.money import usd
 from fareclass.core.snapshot import Burndown
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.flow.clock import now_us
 from fareclass.flow.compile import price_book
 from fareclass.flow.control import Control
@@ -24,7 +25,6 @@ from fareclass.metering.report import Names, ReportError, UsageRow, usage_report
 from fareclass.store import catalog
 from fareclass.store.entries import Filters
 from fareclass.store.records import moment
-from fareclass.store.rollups import DAY_US, MINUTE_US
 
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])")
 _PERCENTILE_DAYS = 30

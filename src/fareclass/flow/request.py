@@ -169,7 +169,11 @@ class Walk:
         way, production = visit.way, visit.production
         if way is None or reply.started or visit.settled:
             return False
-        if way.ends(refusal, began=production is not None and production.started_s is not None):
+        began, called = False, ""
+        if production is not None:
+            began, called = production.started_s is not None, production.seat.called
+            way.waited_s += production.seat.waited_s(production.started_s, asyncio.get_running_loop().time())
+        if way.ends(refusal, began=began, called=called):
             return False
         if production is not None:
             self._release(visit, Usage(), served=False)
@@ -215,7 +219,8 @@ class Walk:
             prompt_tokens=ticket.prompt_tokens,
         )
         if visit.way is not None:
-            visit.way.mark(production, dispatcher.brain.policies[ticket.tier].max_wait_s)
+            max_wait_s = dispatcher.brain.policies[ticket.tier].max_wait_s
+            visit.way.mark(production, max_wait_s, asyncio.get_running_loop().time())
         if snapshot.project_budgets or snapshot.key_budgets:
             self._hold_money(snapshot, model, visit, production)
         quota = snapshot.quotas.get((key.project.id, model.name)) if job is None else None  # R37

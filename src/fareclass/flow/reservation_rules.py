@@ -6,8 +6,8 @@ from zoneinfo import available_timezones
 from fareclass.core.limits import QUOTA, RESERVATION_DAYS, RESERVATION_WINDOWS
 from fareclass.core.snapshot import Hours, Window
 from fareclass.core.tiers import ALIASES, Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.flow.operator_rules import REJECT, ControlError
-from fareclass.policy.calendar import DAY_US, MINUTE_US
 from fareclass.store.records import HoursRecord, WindowRecord, moment
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

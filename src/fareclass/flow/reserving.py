@@ -12,6 +12,7 @@ from fareclass.core.limits import FEE_USD, MODEL_CHARS, RESERVATIONS
 from fareclass.core.money import PICO_PER_USD, usd
 from fareclass.core.snapshot import Model, Reservation
 from fareclass.core.tiers import BY_WORD, Tier
+from fareclass.core.times import MINUTE_US
 from fareclass.flow.audit import note
 from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
@@ -27,7 +28,7 @@ from fareclass.flow.reservation_rules import (
     utc_text,
 )
 from fareclass.metering.pricing import minute_fee
-from fareclass.policy.calendar import MINUTE_US, in_force, in_force_us, status
+from fareclass.policy.calendar import in_force, in_force_us, status
 from fareclass.policy.capacity import Pool, Tpm, fullest, grows, largest_fit, lone, shortage, sold
 from fareclass.store import ids
 from fareclass.store.records import HoursRecord, ReservationRecord, moment

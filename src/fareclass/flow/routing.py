@@ -1,7 +1,7 @@
 """Routes on a request's way: which of their models it is sent to, and how fast those are found to be (R45)."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +25,8 @@ from fareclass.policy.routes import Option, Pick, order, rule_for, wall
 from fareclass.policy.speeds import Speeds
 from fareclass.policy.tiers import Claim, asked, check_allowed, usable
 
+_MAY_HELP: Final = frozenset({Outcome.THROTTLED, Outcome.SHED, Outcome.EXPIRED, Outcome.UPSTREAM_FAILED})
+"""Ends after which the same request may have better luck later."""
 FALLS_OVER: Final = frozenset({Outcome.SHED, Outcome.EXPIRED, Outcome.UPSTREAM_FAILED})
 """Ends of a request that had begun to run, and of which nobody has seen anything, after which another model may try."""
 _LASTS: Final = 10_000
@@ -38,55 +40,69 @@ def claimed(snapshot: Snapshot, request: Request, model: Model) -> Claim:
     return asked(request.key, model, request.tier_word, usable(found, now_us()) if found else ())
 
 
+class Last(msgspec.Struct):
+    """What a rule picked last, and when that was a model whose speed nobody knew."""
+
+    model: str = ""
+    tried_s: float = float("-inf")
+
+
 class Way:
     """Of a request that names a route: the model that has it now and those after it.
 
-    It began at `began_s` on the event loop's clock. `soonest_ms`: when it could be served by one that refused it.
+    `soonest_ms`: when it could be served by one that refused it. `waited_s`: in the lines of those that it has left.
+    Of models in `due` it finds out how fast they are, if it goes there first; `last` is to know.
     """
 
-    __slots__ = ("_rest", "_tried", "began_s", "pick", "route", "soonest_ms")
+    __slots__ = ("_due", "_last", "_models", "_picks", "_rest", "_tried", "pick", "route", "soonest_ms", "waited_s")
 
-    def __init__(self, route: str, picks: Sequence[Pick], began_s: float) -> None:
+    def __init__(self, route: str, picks: Sequence[Pick], last: Last, due: Collection[str] = ()) -> None:
         self.route = route
-        self.began_s = began_s
-        self.pick, *self._rest = picks
-        self._tried = 0
+        self.pick, *self._rest = self._picks = picks
+        self._models = [pick.model for pick in picks]
+        self._last = last
+        self._due = due
+        self._tried = False
         self.soonest_ms: int | None = None
+        self.waited_s = 0.0
 
     @property
     def last(self) -> bool:
         """Whether there is no model left to try."""
         return not self._rest
 
-    def ends(self, refusal: Refusal, *, began: bool) -> bool:
+    def ends(self, refusal: Refusal, *, began: bool, called: str = "") -> bool:
         """Whether this refusal by a model, where the request had begun to run or not, is the whole route's.
 
-        It then says when to come back by the model that can serve again first; else the next has it.
+        It then says when to come back by the model that can serve again first, where that may help. Else the next has
+        it, or the one that it was `called` to, and all others once more.
         """
+        if called:
+            self.pick = next(pick for pick in self._picks if pick.model == called)
+            self._rest = [pick for pick in self._picks if pick is not self.pick]
+            return False
         soonest_ms = [each for each in (self.soonest_ms, refusal.retry_after_ms) if each is not None]
-        if soonest_ms:
-            self.soonest_ms = refusal.retry_after_ms = min(soonest_ms)
+        self.soonest_ms = min(soonest_ms, default=None)
         if self.last or (began and refusal.outcome not in FALLS_OVER):
+            if refusal.outcome in _MAY_HELP and refusal.retry is not False:
+                refusal.retry_after_ms = self.soonest_ms
             return True
         self.pick = self._rest.pop(0)
         return False
 
-    def mark(self, production: Production, max_wait_s: float) -> None:
-        """A model is about to try. However many do, nobody waits longer than the tier's limit in all (R14)."""
-        seat, served = production.seat, production.served
+    def mark(self, production: Production, max_wait_s: float, now_s: float) -> None:
+        """A model is about to try. However many do, nobody stands in line for longer than the tier's limit (R14, R45)."""
+        seat, served, model = production.seat, production.served, self.pick.model
         served.route, served.missed = self.route, self.pick.missed
-        seat.elsewhere = not self.last
+        seat.models, seat.elsewhere = self._models, not self.last
         if self._tried:
-            latest_s = self.began_s + max_wait_s
+            latest_s = now_s + max(0.0, max_wait_s - self.waited_s)
             seat.ticket.deadline = min(latest_s, seat.ticket.deadline or latest_s)
-        self._tried += 1
-
-
-class _Last(msgspec.Struct):
-    """What a rule picked last, and when that was a model whose speed nobody knew."""
-
-    model: str = ""
-    tried_s: float = float("-inf")
+            return
+        self._tried = True
+        self._last.model = model
+        if model in self._due:
+            self._last.tried_s = now_s
 
 
 class Routing:
@@ -104,7 +120,9 @@ class Routing:
         self._caches = caches
         self._estimator = estimator
         self._speeds = Speeds()
-        self._lasts: dict[tuple[str, Tier, str], _Last] = {}
+        self._lasts: dict[tuple[str, Tier, str], Last] = {}
+        for dispatcher in dispatchers.values():
+            dispatcher.came_up = self._came_up
 
     def begin(self, snapshot: Snapshot, route: Route, request: Request) -> Way:
         """The models to try, best first; those that can't take such a request at all are left out.
@@ -142,10 +160,7 @@ class Routing:
                 f"it is beyond the route's {' and '.join(names)}.",
                 param="model",
             )
-        last.model = picks[0].model
-        if next(option.due for option in options if option.model == last.model):
-            last.tried_s = now_s
-        return Way(route.name, picks, now_s)
+        return Way(route.name, picks, last, [option.model for option in options if option.due])
 
     def ended(self, entry: Finished, production: Production) -> None:
         """An answer is whole: how fast its model was. Nothing is known of one that came in one piece."""
@@ -156,13 +171,17 @@ class Routing:
         rate = (made - 1) / took_s if made > 1 and took_s > 0 else None
         self._speeds.learn(entry.model, entry.served_tier, first_s - started_s, rate, seat.active_at)
 
-    def _last(self, route: Route, tier: Tier, workload: str) -> _Last:
+    def _came_up(self, model: str) -> None:
+        for dispatcher in self._dispatchers.values():
+            dispatcher.send_to(model)
+
+    def _last(self, route: Route, tier: Tier, workload: str) -> Last:
         place = route.name, tier, workload if workload in route.by_workload else ""
         last = self._lasts.get(place)
         if last is None:
             if len(self._lasts) >= _LASTS:
                 self._lasts.clear()
-            last = self._lasts[place] = _Last()
+            last = self._lasts[place] = Last()
         return last
 
     def _option(self, snapshot: Snapshot, request: Request, member: RouteModel, now_s: float) -> tuple[Claim, Option]:

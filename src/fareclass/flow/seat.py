@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Self
 
 from fareclass.core.limits import BREAKS
@@ -24,7 +24,8 @@ class Seat:
     `async with seat.call(may_cut)`, where `may_cut` says whether the answer may be ended
     where it stands (R11). The seat forgets it afterwards, so that what it belongs to is no
     cycle with the seat, which only the garbage collector could end.
-    `elsewhere`: if this pool can't serve, another model may (R45).
+    Of a request that names a route (R45): `models` may serve it; `elsewhere`: if this pool can't, another comes after it;
+    `called`: the model that it is to go to instead, since that can serve again.
     `breaks` are the times without a replica after the first start, with why; the last may not have ended.
     Decisions come synchronously, in the middle of anything: they only set flags, resolve
     the turn, or cancel the task's current await. Such a cancellation is told apart from a
@@ -37,7 +38,9 @@ class Seat:
         "_wanted",
         "active_at",
         "breaks",
+        "called",
         "elsewhere",
+        "models",
         "pause_due",
         "refused",
         "refused_by",
@@ -56,7 +59,9 @@ class Seat:
         self.pause_due = False
         self.refused_by: list[tuple[str, EngineFailed]] = []
         self.active_at = 0.0
+        self.models: Collection[str] = ()
         self.elsewhere = False
+        self.called = ""
         self.breaks: list[tuple[str, float, float]] = []
         self._turn: asyncio.Future[None] | None = None
         self._may_cut: Callable[[], bool] | None = None
@@ -83,6 +88,13 @@ class Seat:
     def decided(self) -> bool:
         """Whether `turn` returns at once."""
         return self.replica is not None or self.refused is not None
+
+    def waited_s(self, started_s: float | None, now: float) -> float:
+        """How long it has stood in line: until it first started, None if it never has, and in its breaks since."""
+        if not self.ticket.seq:
+            return 0.0  # it was refused before it came there
+        first_s = (now if started_s is None else started_s) - self.ticket.arrival
+        return first_s + sum(min(until_s, now) - from_s for _, from_s, until_s in self.breaks)
 
     # -- called by the dispatcher, never by the task itself
 
@@ -170,7 +182,19 @@ def as_refusal(refuse: Refuse) -> Refusal:
 
 def move_elsewhere(seats: Iterable[Seat], *, ready: bool) -> None:
     """Where no replica of their pool can serve, those that have sent nothing and another model may serve go there (R45)."""
-    message = "No replica of this model can serve at the moment."
     for seat in () if ready else seats:
         if seat.elsewhere and seat.replica is None and not seat.ticket.sent:
-            seat.out(Refuse(seat.ticket, Outcome.SHED, message, DOWN_RETRY_S))
+            _move(seat)
+
+
+def call_to(model: str, seats: Iterable[Seat]) -> None:
+    """Those that wait in a pool that can't serve, for want of a better one, go to this model, which can again (R45)."""
+    for seat in seats:
+        if model in seat.models and not seat.decided and not seat.ticket.sent:
+            seat.called = model
+            _move(seat)
+
+
+def _move(seat: Seat) -> None:
+    message = "No replica of this model can serve at the moment."
+    seat.out(Refuse(seat.ticket, Outcome.SHED, message, DOWN_RETRY_S))

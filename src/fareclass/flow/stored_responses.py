@@ -16,6 +16,7 @@ from fareclass.core.limits import (
     RESPONSES_PENDING_BYTES,
     RESPONSES_SWEEP_S,
 )
+from fareclass.core.times import DAY_US
 from fareclass.flow.clock import now_us
 from fareclass.flow.webhooks import announce
 from fareclass.store.database import Store
@@ -31,7 +32,6 @@ from fareclass.store.responses import (
 )
 
 _log = logging.getLogger(__name__)
-_DAY_US = 86_400_000_000
 _GROUP = 100
 _RETRY_S = 2.0
 """For so long the database is left alone after it has failed."""
@@ -180,7 +180,7 @@ class StoredResponses:
     async def _sweep(self) -> None:
         def write() -> None:
             with self._store.write() as connection:
-                before_us = now_us() - RESPONSE_DAYS * _DAY_US
+                before_us = now_us() - RESPONSE_DAYS * DAY_US
                 sweep_responses(connection, before_us, count=RESPONSES, size_bytes=RESPONSES_BYTES)
 
         try:

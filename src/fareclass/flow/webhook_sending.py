@@ -21,6 +21,7 @@ from fareclass.core.limits import (
     WEBHOOK_SENDS,
     WEBHOOK_SWEEP_S,
 )
+from fareclass.core.times import DAY_US
 from fareclass.engine.outbound import Answered, OutboundError
 from fareclass.flow.clock import now_us
 from fareclass.flow.webhooks import webhook_secrets
@@ -42,7 +43,6 @@ from fareclass.store.webhooks import (
 )
 
 _log = logging.getLogger(__name__)
-_DAY_US = 86_400_000_000
 _RETRY_S = 2.0
 
 
@@ -178,7 +178,7 @@ class WebhookSender:
     async def _sweep(self) -> None:
         def write() -> None:
             with self._store.write() as connection:
-                sweep_events(connection, now_us() - WEBHOOK_DAYS * _DAY_US, count=WEBHOOK_KEPT)
+                sweep_events(connection, now_us() - WEBHOOK_DAYS * DAY_US, count=WEBHOOK_KEPT)
 
         while True:
             try:

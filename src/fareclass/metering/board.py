@@ -1,5 +1,6 @@
 """The tier board: what each tier got, side by side (R42)."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from fareclass.store.rollups import folded
 from fareclass.store.spreads import SPREADS, read_spreads
 
 _SHARES = (0.50, 0.95, 0.99)
+_NO_SPREAD = dict.fromkeys(("ttft_ms", "inter_token_ms", "queue_ms", "output_tokens_per_s"))
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +47,7 @@ class TierRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     requested_tier: str
     served_tier: str
     requests: int
-    outcomes: dict[str, int]
+    outcomes: dict[Outcome, int]
     throttled: int
     shed: int
     pauses: int
@@ -69,13 +71,18 @@ def tier_board(connection: Connection, filters: Filters, step_s: int | None) -> 
         ReportError: more rows than a report may have.
     """
     step_us = None if step_s is None else step_s * 1_000_000
-    parts = folded(connection).parts(filters.from_us, filters.to_us, step_us)
-    project = None if filters.projects is None else filters.projects[0]
-    spreads = read_spreads(connection, parts, project, filters.model, step_us)
     by = ["requested_tier", "served_tier"]
     found = totals(connection, filters, [*by, "outcome"], step_us=step_us, limit=USAGE_ROWS)
+    groups = grouped(found, [*by, *(["start_us"] if step_us is not None else [])])
+    parts = folded(connection).parts(filters.from_us, filters.to_us, step_us)
+    project = None if filters.projects is None else filters.projects[0]
+    spreads = {
+        (start_us, *tiers): _spread(counts)
+        for start_us, tiered in read_spreads(connection, parts, project, filters.model, step_us)
+        for tiers, counts in tiered.items()
+    }
     rows = []
-    for group in grouped(found, [*by, *(["start_us"] if step_us is not None else [])]):
+    for group in groups:
         first = group[0]
         start_us, requested, served = first.get("start_us"), first["requested_tier"], first["served_tier"]
         sums = summed(group)
@@ -84,22 +91,19 @@ def tier_board(connection: Connection, filters: Filters, step_s: int | None) -> 
                 start=None if start_us is None else moment(start_us),
                 requested_tier=requested,
                 served_tier=served,
-                throttled=sums["outcomes"].get(Outcome.THROTTLED.value, 0),
-                shed=sums["outcomes"].get(Outcome.SHED.value, 0),
+                throttled=sums["outcomes"].get(Outcome.THROTTLED, 0),
+                shed=sums["outcomes"].get(Outcome.SHED, 0),
                 pauses=sum(row["pauses"] for row in group),
                 restarts=sum(row["restarts"] for row in group),
                 **sums,
-                **_spread(spreads.get((start_us or 0, requested, served))),
+                **spreads.get((start_us or 0, requested, served), _NO_SPREAD),
             )
         )
     return rows
 
 
-def _spread(counts: Counts | None) -> dict[str, Any]:
-    found = [
-        None if counts is None else histograms.quantiles(histograms.of_measure(counts, place), _SHARES)
-        for place in range(len(SPREADS))
-    ]
+def _spread(counts: Counts) -> Mapping[str, Any]:
+    found = [histograms.quantiles(histograms.of_measure(counts, place), _SHARES) for place in range(len(SPREADS))]
     times = [
         None if each is None else Spread(p50=_thousandth(each[0]), p95=_thousandth(each[1]), p99=_thousandth(each[2]))
         for each in found

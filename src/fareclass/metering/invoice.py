@@ -16,7 +16,7 @@ from fareclass.core.usage import KINDS, Usage
 from fareclass.metering.report import ReportError
 from fareclass.store.entries import Filters, totals
 
-_GROUP = ("project", "model", "served_tier", "spilled", "outcome", "book_version")
+_GROUP = ("project", "model", "served_tier", "spilled", "book_version")
 _GROUPS = 20 * USAGE_ROWS
 """Sums that are read for the lines of all invoices."""
 Books = Mapping[tuple[str, int], PriceBook]

@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
-from fareclass.core.limits import EXACT_DAYS
+from fareclass.core.limits import EXACT_DAYS, USAGE_ROWS
 from fareclass.core.snapshot import Burndown
+from fareclass.core.times import DAY_US, MINUTE_US
+from fareclass.metering.report import ReportError
 from fareclass.store import histograms
 from fareclass.store.minutes import LOADS, Loads, read_loads
-from fareclass.store.rollups import DAY_US, MINUTE_US
 
 _SHARES = (0.25, 0.50, 0.90, 0.99)
 
@@ -52,11 +53,19 @@ def percentiles(
     to_us: int,
     names: Mapping[str, str],
 ) -> list[PercentileRow]:
-    """By project and model, each that had any request; times are whole minutes. Exact up to `EXACT_DAYS`, else less than 1 % off."""
+    """By project and model, each that had any request; times are whole minutes. Exact up to `EXACT_DAYS`, else less than 1 % off.
+
+    Raises:
+        ReportError: more rows than a report may have.
+    """
     exact = to_us - from_us <= EXACT_DAYS * DAY_US
-    found = read_loads(connection, burndowns, project, model, (from_us, to_us), exact=exact)
     minutes = (to_us - from_us) // MINUTE_US
-    return [_row(owner, names.get(owner), of, loads, minutes) for (owner, of), loads in sorted(found.items())]
+    rows: list[PercentileRow] = []
+    for owner, of, loads in read_loads(connection, burndowns, project, model, (from_us, to_us), exact=exact):
+        if len(rows) == USAGE_ROWS:
+            raise ReportError("project", f"the report has more than {USAGE_ROWS} rows: ask for one project")
+        rows.append(_row(owner, names.get(owner), of, loads, minutes))
+    return rows
 
 
 def _row(project: str, name: str | None, model: str, loads: Loads, minutes: int) -> PercentileRow:

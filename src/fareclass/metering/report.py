@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from fareclass.core.limits import USAGE_ROWS
 from fareclass.core.money import usd
+from fareclass.core.outcomes import Outcome
 from fareclass.core.usage import KINDS
 from fareclass.store.entries import Filters, totals
 from fareclass.store.records import moment
@@ -46,7 +47,7 @@ class UsageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     requested_tier: str
     served_tier: str
     requests: int
-    outcomes: dict[str, int]
+    outcomes: dict[Outcome, int]
     input: int
     cache_write_5m: int
     cache_write_1h: int
@@ -102,6 +103,8 @@ def _dimensions(by: Sequence[str]) -> tuple[list[str], str | None]:
             raise ReportError("by", f"unknown dimension {word!r}; known: {', '.join(DIMENSIONS)}, {TAG_PREFIX}NAME")
     if len(tags) > 1 or "" in tags:
         raise ReportError("by", f"at most one {TAG_PREFIX}NAME")
+    if len(set(by)) < len(by):
+        raise ReportError("by", "each dimension at most once")
     asked = [*plain, *TIERS_SHOWN]
     return [name for name in DIMENSIONS if name in asked], tags[0] if tags else None
 
@@ -124,6 +127,6 @@ def summed(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **{kind: sum(row[kind] for row in group) for kind in KINDS},
         "requests": sum(row["requests"] for row in group),
-        "outcomes": {row["outcome"]: row["requests"] for row in group},
+        "outcomes": {Outcome(row["outcome"]): row["requests"] for row in group},
         "cost": usd(sum(row["cost"] for row in group)),
     }

@@ -98,7 +98,8 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
 class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     """Advice for one project and model. `break_even` is the use above which a reservation pays, by side.
 
-    `alternatives` are all-default, all-priority, P50, P90 and best; `curve` reserves at P10 to P99 on both sides.
+    `alternatives` are all-default, all-priority, P50, P90 and best; `curve` reserves at P10 to P99 on both sides. Where no
+    reservation can be compared, P50, P90 and the curve are left out. A `failed` row has nothing but `advice`, which says why.
     """
 
     project: str
@@ -107,13 +108,14 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime
     end: datetime
     minutes: int
-    input: Percentiles
-    output: Percentiles
-    break_even_input: float | None
-    break_even_output: float | None
-    uncertainty: Uncertainty
-    alternatives: list[Alternative]
-    curve: list[Alternative]
+    input: Percentiles | None = None
+    output: Percentiles | None = None
+    break_even_input: float | None = None
+    break_even_output: float | None = None
+    uncertainty: Uncertainty | None = None
+    alternatives: list[Alternative] = []
+    curve: list[Alternative] = []
     advice: str
+    failed: bool = False
     workloads: list[WorkloadAdvice] = []
     season: SeasonAdvice | None = None

@@ -1,13 +1,13 @@
 """What a project asks of a model over time: tokens by kind in steps of a minute or less (R43, R44)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fareclass.core.limits import PLAN_MINUTES
+from fareclass.core.limits import PLAN_MINUTES, PLAN_ROWS
 from fareclass.core.snapshot import Burndown, PriceBook
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import KINDS
@@ -21,6 +21,7 @@ US = 1_000_000
 HUNDREDTHS = 100
 
 _USUAL = Burndown()
+_Request = tuple[int, int, int, int]
 
 Counts = NDArray[np.int64]
 Series = NDArray[np.float64]
@@ -113,13 +114,33 @@ def from_minutes(rows: Iterable[Minute], from_us: int, to_us: int, burndown: Bur
     return Demand(from_us, MINUTE_S, kinds, requests, burndown)
 
 
-def from_arrivals(arrivals: Iterable[Arrival]) -> dict[tuple[str, str], Demand]:
-    """The series of a trace by project and model, all over the whole trace; batch requests aside.
+class TraceDemands(Mapping[tuple[str, str], Demand]):
+    """Demands by project and model, all over the whole trace. Each is made when it is asked for, and not kept.
+
+    A request is its time, input, cached input and output.
+    """
+
+    def __init__(self, groups: Mapping[tuple[str, str], Sequence[_Request]], start_us: int, minutes: int) -> None:
+        self._groups, self._start_us, self._minutes = groups, start_us, minutes
+        self._step_s = FINE_S if minutes <= _FINE_MINUTES else MINUTE_S
+
+    def __getitem__(self, group: tuple[str, str]) -> Demand:
+        return _series(np.array(self._groups[group], np.int64), self._start_us, self._minutes, self._step_s)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+
+def from_arrivals(arrivals: Iterable[Arrival]) -> TraceDemands:
+    """A trace's demands, batch requests aside: those of the `PLAN_ROWS` projects and models that ask the most.
 
     Raises:
         DemandError: there is no request, or the trace is longer than a plan reads.
     """
-    groups: dict[tuple[str, str], list[tuple[int, int, int, int]]] = {}
+    groups: dict[tuple[str, str], list[_Request]] = {}
     first_us, last_us = None, 0
     for one in arrivals:
         first_us = one.at_us if first_us is None else first_us
@@ -132,8 +153,8 @@ def from_arrivals(arrivals: Iterable[Arrival]) -> dict[tuple[str, str], Demand]:
     start_us = first_us // (MINUTE_S * US) * MINUTE_S * US
     minutes = (last_us - start_us) // (MINUTE_S * US) + 1
     _check(minutes)
-    step_s = FINE_S if minutes <= _FINE_MINUTES else MINUTE_S
-    return {group: _series(np.array(rows, np.int64), start_us, minutes, step_s) for group, rows in groups.items()}
+    heaviest = sorted(groups, key=lambda group: -sum(sum(row[1:]) for row in groups[group]))[:PLAN_ROWS]
+    return TraceDemands({group: groups[group] for group in heaviest}, start_us, minutes)
 
 
 def _series(rows: Counts, start_us: int, minutes: int, step_s: int) -> Demand:

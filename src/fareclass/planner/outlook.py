@@ -71,9 +71,11 @@ def _even(minutes: Series) -> Series:
     """Without what comes back each day and each week, as far as there are three days or two weeks to tell it by."""
     for unit, count, times in ((60, 24, 3), (_DAY_MINUTES, 7, 2)):
         parts = len(minutes) // unit
-        if parts < count * times or not minutes.any():
+        if parts < count * times:
             continue
         means = minutes[: parts * unit].reshape(parts, unit).mean(1)
+        if not means.any():  # all of it is in the part that is not whole yet
+            continue
         level = _line(means + _EMPTY * means.mean())
         usual = np.array([(means / level)[place::count].mean() for place in range(count)]) * means.mean()
         usual += _EMPTY * means.mean()

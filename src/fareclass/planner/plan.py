@@ -13,7 +13,7 @@ from fareclass.planner import advice
 from fareclass.planner.cost import NO_FLOOR, WEEK_H, Bill, Floor, bills
 from fareclass.planner.demand import US, Demand, Series
 from fareclass.planner.outlook import Outlook, outlook
-from fareclass.planner.search import Choice, Expectation, Year
+from fareclass.planner.search import Choice, Expectation, Year, for_sale
 from fareclass.planner.season import Season, forecast
 from fareclass.planner.shape import Asked, propose
 from fareclass.store.records import HoursRecord, WindowRecord, moment
@@ -60,12 +60,11 @@ def plan(subject: Subject, waits: Waits = lambda _tier, _floor: None) -> advice.
     expected = Expectation(ahead, book)
     best = expected.choose()
     minutes = demand.per_minute()
-    at = {share: at_percentile(minutes, share) for share in CURVE}
-    named = {"all-default": NO_FLOOR, "p50": at[50], "p90": at[90], "best": best.floor}
+    at = {f"p{share}": at_percentile(minutes, share) for share in CURVE} if expected.comparable else {}
+    named = {"all-default": NO_FLOOR} | {name: at[name] for name in ("p50", "p90") if name in at} | {"best": best.floor}
     priced = _Priced(subject, expected, waits)
-    rows = {row.name: row for row in priced.rows(named)}
-    order = [rows["all-default"], priced.all_priority(), rows["p50"], rows["p90"], rows["best"]]
-    rates = book.rates[Tier.DEFAULT]
+    alone, *reserved = priced.rows(named)
+    rates, sold = book.rates[Tier.DEFAULT], for_sale(book)
     return advice.PlanRow(
         project=subject.project,
         project_name=subject.project_name,
@@ -75,14 +74,14 @@ def plan(subject: Subject, waits: Waits = lambda _tier, _floor: None) -> advice.
         minutes=demand.minutes,
         input=_percentiles(minutes[0]),
         output=_percentiles(minutes[1]),
-        break_even_input=_ratio(book.reserved_input, rates[0]),
-        break_even_output=_ratio(book.reserved_output, rates[-1]),
+        break_even_input=_ratio(book.reserved_input, rates[0]) if sold else None,
+        break_even_output=_ratio(book.reserved_output, rates[-1]) if sold else None,
         uncertainty=advice.Uncertainty(
             level=round(ahead.level, 3), ratio=round(ahead.ratio, 3), growth=round(ahead.growth, 3)
         ),
-        alternatives=order,
-        curve=priced.rows({f"p{share}": floor for share, floor in at.items()}),
-        advice=_sentence(best, ahead, book),
+        alternatives=[alone, priced.all_priority(), *reserved],
+        curve=priced.rows(at) if at else [],
+        advice=_sentence(best, ahead, expected, book),
         workloads=_workloads(subject, saves=best.saving > 0),
         season=_season(subject, expected) if subject.season else None,
     )
@@ -168,10 +167,15 @@ def _ratio(fee: int, rate: int) -> float | None:
     return round(fee / rate, 4) if rate else None
 
 
-def _sentence(best: Choice, ahead: Outlook, book: PriceBook) -> str:
+def _sentence(best: Choice, ahead: Outlook, expected: Expectation, book: PriceBook) -> str:
     sure = _how_sure(ahead)
     if not (book.reserved_input or book.reserved_output):
         return "This model has no prices for reservations, so none can be compared: set `reserved_price`."
+    if not for_sale(book):
+        side = "output" if book.reserved_input else "input"
+        return f"Reservations have no price for {side}, so none can be compared: set both sides of `reserved_price`."
+    if not expected.comparable:
+        return "Reserve nothing: without a reservation this costs nothing at these prices."
     if not best.saving:
         return f"Reserve nothing: no floor is expected to be used enough to pay at these prices. {sure}"
     floor = best.floor
@@ -214,7 +218,7 @@ def _season(subject: Subject, expected: Expectation) -> advice.SeasonAdvice | No
     year = expected.choose_weeks(levels)
     mean = float(subject.weeks[-len(levels) :].mean())
     per_year = expected.default_pico * _WEEK_MINUTES * float(levels.sum())
-    series = zip(*(one / mean for one in (season.levels, season.low, season.high)), strict=True)
+    series = zip(*((one / mean).tolist() for one in (season.levels, season.low, season.high)), strict=True)
     return advice.SeasonAdvice(
         ratio=round(season.ratio, 4),
         compared_weeks=season.compared,

@@ -40,6 +40,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     burndown: Burndown = Burndown()
     headroom: int | None = None
     max_tokens_default: int = 512
+    declared_context: int | None = None
 
     @property
     def slots(self) -> int:
@@ -48,8 +49,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def context_tokens(self) -> int:
-        """What prompt and answer of one request may hold."""
-        return max(lane.speed.kv_tokens for lane in self.lanes)
+        """What prompt and answer of one request may hold: what is declared, and what some replica's memory has room for."""
+        room = max(lane.speed.kv_tokens for lane in self.lanes)
+        return room if self.declared_context is None else min(room, self.declared_context)
 
     def brain(self, kind: type[Brain] = Brain) -> Brain:
         """The pool's scheduler, over replicas "0", "1", … that can continue an answer and keep a cut prompt."""
@@ -82,6 +84,7 @@ def pools_of(config: Config) -> dict[str, Pool]:
                 burndown=Burndown(**{kind: int(part * 100) for kind, part in structs.asdict(model.burndown).items()}),
                 headroom=model.headroom,
                 max_tokens_default=model.max_tokens_default,
+                declared_context=model.most_tokens,
             )
     return pools
 

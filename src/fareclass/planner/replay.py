@@ -10,6 +10,7 @@ from fareclass.core.capacity import MICRO
 from fareclass.core.outcomes import Outcome
 from fareclass.core.snapshot import PriceBook, Quota, Reservation
 from fareclass.core.tiers import TIERS, Tier
+from fareclass.core.times import MINUTE_US
 from fareclass.core.usage import Usage
 from fareclass.engine.sim_replica import SimReplica
 from fareclass.metering.pricing import minute_fee
@@ -19,7 +20,7 @@ from fareclass.planner.job import Job
 from fareclass.planner.pools import Pool
 from fareclass.planner.results import ModelResult, Tally, model_result
 from fareclass.planner.trace import Arrival
-from fareclass.policy.calendar import MINUTE_US, in_force, in_force_us, next_change_us
+from fareclass.policy.calendar import in_force, in_force_us, next_change_us
 from fareclass.sched.brain import Brain
 from fareclass.sched.reserves import Floor
 from fareclass.sched.ticket import NOWHERE, Ticket
@@ -84,7 +85,7 @@ class PoolReplay(Fleet):
         self._settle()
 
     def offer(self, job: Job) -> None:
-        """What no replica's memory holds is refused before the line, as an engine would."""
+        """What does not fit into the model's context is refused before the line, as an engine would."""
         self.offered += 1
         self.open += 1
         if job.prompt + job.output > self.pool.context_tokens:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fareclass.core.snapshot import PriceBook
+from fareclass.core.tiers import Tier
 from fareclass.planner.cost import DAY_S, HOUR_S, NO_FLOOR, WEEK_H, Floor, Spills, spills, week_hours
 from fareclass.planner.demand import MINUTE_S, Series
 from fareclass.planner.outlook import Outlook
@@ -65,7 +66,8 @@ class Year(NamedTuple):
 class Expectation:
     """Expected costs under an outlook, for any floor. Costs are shares of the expected cost of all-default.
 
-    `default_pico` is what a minute costs at tier default, at the outlook's own level.
+    `default_pico` is what a minute costs at tier default, at the outlook's own level. `comparable`: floors are for sale,
+    and what is asked costs something without one. Where it is False no floor is ever chosen.
     """
 
     def __init__(self, outlook: Outlook, book: PriceBook) -> None:
@@ -83,10 +85,13 @@ class Expectation:
         self._gains, self._minutes = self._by_hour(lost, weights, kernel)
         self._base = self._all_default(lost, weights, kernel)
         self._lost, self._weights = lost, weights
+        self.comparable = for_sale(book) and self._base > 0
         self.default_pico = float(weights @ (lost.all_prompts + lost.all_answers)) / lost.block_s * MINUTE_S
 
     def choose(self, *, hours: bool = True) -> Choice:
         """The best floor around the clock, or in weekly hours where these save more (`hours`)."""
+        if not self.comparable:
+            return Choice(NO_FLOOR, 0.0)
         total = self._gains.sum(0) - self._minutes.sum() * self._fee
         best = Choice(NO_FLOOR, 0.0)
         place = np.unravel_index(total.argmax(), total.shape)
@@ -126,7 +131,7 @@ class Expectation:
 
     def cost(self, floor: Floor) -> float:
         """What this floor is expected to cost, all in all, as a share of all-default."""
-        if not (floor.input_tpm or floor.output_tpm):
+        if not (floor.input_tpm or floor.output_tpm) or self._base <= 0:
             return 1.0
         within = (
             np.ones(len(self._gains), bool) if floor.hours is None else np.isin(np.arange(WEEK_H), list(floor.hours))
@@ -141,10 +146,12 @@ class Expectation:
 
         `levels` are those of the weeks over the outlook's own. A stretch must save enough more than one floor for all.
         """
+        if not self.comparable:
+            return Year(0, len(levels), NO_FLOOR, NO_FLOOR, 0.0)
         carried = self._gains.sum(0) / self._minutes.sum()
         net = np.array([_at_level(carried, level) for level in levels]) - self._fee
         sums = np.concatenate([np.zeros((1, *net.shape[1:])), np.cumsum(net, 0)])
-        whole = self._base / self._minutes.sum() * float(levels.sum())
+        whole = float(self._base / self._minutes.sum() * levels.sum())
         gain, floor = self._most(sums[-1])
         best = Year(0, len(levels), floor, NO_FLOOR, gain / whole)
         for first, last in combinations(range(len(levels) + 1), 2):
@@ -232,6 +239,13 @@ class Kernel:
 
     steps: Series
     chances: Series
+
+
+def for_sale(book: PriceBook) -> bool:
+    """Whether floors have a price: there is a fee for each side whose tokens have a price."""
+    rates = book.rates[Tier.DEFAULT]
+    sides = (book.reserved_input, rates[0]), (book.reserved_output, rates[-1])
+    return any(fee for fee, _ in sides) and all(fee or not rate for fee, rate in sides)
 
 
 def _kernel(level: float, ratio: float) -> Kernel:

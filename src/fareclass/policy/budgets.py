@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 from fareclass.core.money import usd
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.snapshot import Budget
+from fareclass.core.times import DAY_US
 
 Per = Literal["day", "month"]
 PERIODS: Final[tuple[Per, ...]] = ("day", "month")
@@ -20,7 +21,6 @@ BUSY_RETRY_MS: Final = 1_000
 _PATIENT_MS: Final = 60_000
 """No client library waits for longer: beyond, it is told not to try again."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_US: Final = 86_400_000_000
 _DAYS_KEPT: Final = 32
 """A month has 31; one more for what is counted late."""
 
@@ -106,7 +106,7 @@ class Budgets:
 
     def spend(self, account: str, pico: int, at_us: int) -> None:
         """A request that cost so much has ended; negative takes one back that was voided."""
-        found, day = self._account(account), at_us // _DAY_US
+        found, day = self._account(account), at_us // DAY_US
         if day not in found.days:
             found.begin(day)
         found.days[day] += pico
@@ -118,7 +118,7 @@ class Budgets:
         spent, held = 0, 0
         if found is not None:
             held = found.held
-            spent = sum(pico for day, pico in found.days.items() if starts_us <= day * _DAY_US < renews_us)
+            spent = sum(pico for day, pico in found.days.items() if starts_us <= day * DAY_US < renews_us)
         if self.since_us >= starts_us:
             spent += self._before.get(account, {}).get(budget.per, 0)
         return Spending(spent, held, budget.pico - spent - held, renews_us)

@@ -13,13 +13,12 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from fareclass.core.snapshot import Hours, Reservation
+from fareclass.core.times import DAY_US, MINUTE_US
 
 Status = Literal["scheduled", "active", "ended", "cancelled"]
 NEVER_US = 2**62
 """Later than any time that counts."""
 _SECOND_US = 1_000_000
-MINUTE_US = 60 * _SECOND_US
-DAY_US = 24 * 60 * MINUTE_US
 _WEEK_US = 7 * DAY_US
 """Weekly hours repeat after it; no zone's offset changes twice within it."""
 _EPOCH_WEEKDAY = 3

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from fareclass.core.capacity import load_micro, max_load_micro
 from fareclass.core.snapshot import Capacity, Hours, Reservation
-from fareclass.policy.calendar import DAY_US, in_force, weekly_windows, windows
+from fareclass.core.times import DAY_US
+from fareclass.policy.calendar import in_force, weekly_windows, windows
 
 _YEAR_US = 366 * DAY_US
 """In a year every zone's clock has changed as it does, so every coincidence of weekly hours has been seen."""

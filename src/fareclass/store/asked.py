@@ -9,13 +9,12 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from fareclass.core.outcomes import Outcome
+from fareclass.core.outcomes import CALLER_ERRORS, Outcome
+from fareclass.core.tiers import Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.core.usage import KINDS
-from fareclass.store.rollups import DAY_US, MINUTE_US, columns, folded
+from fareclass.store.rollups import columns, folded
 
-_NO_DEMAND = tuple(
-    outcome.value for outcome in (Outcome.INVALID, Outcome.UNAUTHENTICATED, Outcome.FORBIDDEN, Outcome.NOT_FOUND)
-)
 _REFUSED = tuple(outcome.value for outcome in (Outcome.THROTTLED, Outcome.SHED, Outcome.EXPIRED))
 
 
@@ -41,13 +40,14 @@ def asked_by_day(connection: Connection, project: str, model: str, from_us: int,
 
 
 def askers(connection: Connection, from_us: int, to_us: int) -> list[tuple[str, str]]:
-    """Projects and models with any request in this time, those with the most tokens first."""
+    """Projects and models with any request in this time, those with the most tokens first; batches aside."""
     tokens: dict[tuple[str, str], int] = {}
     for part in folded(connection).parts(from_us, to_us, None):
         at = columns(part.table)
         amount = sa.func.sum(at["input"] + at["output"])
         query = sa.select(at["project"], at["model"], amount).group_by(at["project"], at["model"])
-        query = query.where(part.within(), at["outcome"].not_in(_NO_DEMAND))
+        query = query.where(part.within(), at["outcome"].not_in(CALLER_ERRORS))
+        query = query.where(at["requested_tier"] != Tier.BATCH.word)
         for project, model, count in connection.execute(query):
             tokens[project, model] = tokens.get((project, model), 0) + int(count)
     return sorted((pair for pair in tokens if all(pair)), key=lambda pair: (-tokens[pair], pair))
@@ -63,7 +63,7 @@ def _asked(connection: Connection, project: str, model: str, times: tuple[int, i
         refused = sa.func.sum(sa.case((at["outcome"].in_(_REFUSED), requests), else_=0))
         query = sa.select(*groups, sa.func.sum(requests), refused, *(sa.func.sum(at[kind]) for kind in KINDS))
         query = query.where(part.within(), at["project"] == project, at["model"] == model)
-        query = query.where(sa.or_(at["used"], at["outcome"].not_in(_NO_DEMAND))).group_by(*groups)
+        query = query.where(sa.or_(at["used"], at["outcome"].not_in(CALLER_ERRORS))).group_by(*groups)
         for start_us, workload, tier, count, lost, *kinds in connection.execute(query):
             before = found.get((start_us, workload, tier), Asked(start_us, workload, tier, 0, 0, [0] * len(KINDS)))
             found[start_us, workload, tier] = Asked(

@@ -11,9 +11,10 @@ from sqlalchemy import ColumnElement, Connection
 from fareclass.core.events import Finished
 from fareclass.core.outcomes import Outcome
 from fareclass.core.tiers import TIERS
+from fareclass.core.times import MINUTE_US
 from fareclass.core.usage import KINDS, Usage
 from fareclass.store.ids import first_request_id
-from fareclass.store.rollups import HALF, MINUTE_US, MINUTES, Horizon, Part, columns, folded, mark_stale
+from fareclass.store.rollups import HALF, MEASURES, MINUTES, Horizon, Part, columns, folded, mark_stale
 from fareclass.store.tables import ledger
 
 _AGAIN = "ON CONFLICT (id) DO UPDATE SET {} WHERE ledger.outcome <> 'completed'".format(
@@ -190,20 +191,21 @@ def totals(
 ) -> list[dict[str, Any]]:
     """Exact sums, one row per time step and combination of `by`, in order. `by` holds dimensions, and `tag`: its value.
 
-    `requests`, `pauses`, `restarts`, `escalated` and `cost` (10⁻¹² USD) are of all requests. Tokens are those of
-    requests that reached their first token: the others hold estimates. Where there are more rows than `limit`, at
-    least one more than that comes.
+    `requests`, `pauses`, `restarts` and `cost` (10⁻¹² USD) are of all requests. Tokens are those of requests that
+    reached their first token: the others hold estimates. Where there are more rows than `limit`, at least one more than
+    that comes.
     """
     place = [*(["start_us"] if step_us is not None else []), *by]
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[Any, ...], list[int]] = {}
     for part in folded(connection).parts(filters.from_us, filters.to_us, step_us):
         query = _sums(connection, part, filters, by, tag, step_us).limit(None if limit is None else limit + 1)
-        for row in connection.execute(query).mappings():
-            sums = found.setdefault(tuple(row[name] for name in place), dict.fromkeys(_SUMMED, 0))
-            for name in _SUMMED:
-                sums[name] += int(row[name])
+        for row in connection.execute(query):
+            key, new = row[: len(place)], [int(each) for each in row[len(place) :]]
+            old = found.get(key)
+            found[key] = new if old is None else [one + more for one, more in zip(old, new, strict=True)]
     rows = []
-    for key, sums in sorted(found.items(), key=lambda item: [(value is None, value) for value in item[0]]):
+    for key in sorted(found, key=lambda key: [(value is None, value) for value in key]):
+        sums = dict(zip(MEASURES, found[key], strict=True))
         cost = sums.pop("cost_high") * HALF + sums.pop("cost_low")
         rows.append(dict(zip(place, key, strict=True)) | sums | {"cost": cost})
     return rows
@@ -238,9 +240,6 @@ def escalated_cost(connection: Connection, from_us: int) -> dict[str, int]:
     return {key: int(units) * HALF + int(rest) for key, units, rest in connection.execute(query.group_by(ledger.c.key))}
 
 
-_SUMMED = ("requests", *KINDS, "cost_high", "cost_low", "pauses", "restarts", "escalated")
-
-
 def _sums(
     connection: Connection, part: Part, filters: Filters, by: Sequence[str], tag: str | None, step_us: int | None
 ) -> sa.Select[Any]:
@@ -249,12 +248,12 @@ def _sums(
         at["tag"] = _tag(connection, part, tag)
     groups: list[ColumnElement[Any]] = [at[name].label(name) for name in by]
     if step_us is not None:
-        groups.append((part.time // step_us * step_us).label("start_us"))
+        groups.insert(0, (part.time // step_us * step_us).label("start_us"))
     sums = [
         sa.func.coalesce(sa.func.sum(sa.case((at["used"], at[name]), else_=0) if name in KINDS else at[name]), 0)
-        for name in _SUMMED
+        for name in MEASURES
     ]
-    query = sa.select(*groups, *(each.label(name) for name, each in zip(_SUMMED, sums, strict=True)))
+    query = sa.select(*groups, *(each.label(name) for name, each in zip(MEASURES, sums, strict=True)))
     query = query.where(part.within(), *_conditions(connection, part, filters)).group_by(*groups)
     return query if groups else query.having(sa.func.count() > 0)
 

@@ -14,16 +14,15 @@ from sqlalchemy import Connection
 
 from fareclass.core.limits import FOLD_ENTRIES, FOLD_STALE, MINUTE_DAYS, SUM_DAYS
 from fareclass.core.snapshot import Burndown
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.store import histograms
 from fareclass.store.database import Store
 from fareclass.store.minutes import day_rows
 from fareclass.store.rollup_tables import day_loads, day_spreads, days, minute_spreads, minutes, rollups
 from fareclass.store.rollups import (
-    DAY_US,
     DAYS,
     DIMENSIONS,
     MEASURES,
-    MINUTE_US,
     MINUTES,
     Folded,
     Horizon,
@@ -37,10 +36,8 @@ from fareclass.store.rollups import (
 from fareclass.store.spreads import GROUP, SPREADS, codes, values
 from fareclass.store.tables import ledger
 
-_SWEEP_US = 10 * MINUTE_US
-"""Old minutes are deleted in pieces of this length."""
-_MERGE = 256
-"""Packed histograms of one group are merged whenever there are so many."""
+_PIECE_US = 10 * MINUTE_US
+"""Old minutes are deleted, and brought back, in pieces of this length."""
 _COLUMNS = ("start_us", *DIMENSIONS, *MEASURES)
 _REQUESTS = _COLUMNS.index("requests")
 _OF_PROJECT = tuple(map(_COLUMNS.index, ("start_us", *GROUP)))
@@ -128,10 +125,16 @@ class Folder:
 
     def _bring_back(self, day: int) -> None:
         """Minutes of a day that were deleted already; no report reads them, and they go with the next sweep."""
-        for start in range(day, day + DAY_US, DAY_US // 24):
-            summed = self._read([(start, start + DAY_US // 24)])
-            with self._store.write() as connection:
-                summed.write(connection)
+        for start in range(day, day + DAY_US, _PIECE_US):
+            piece = [(start, start + _PIECE_US)]
+            with self._store.read() as connection:
+                summed = _read_minutes(connection, piece)
+                left = connection.scalar(
+                    sa.select(minutes.c.start_us).where(during(minutes.c.start_us, piece)).limit(1)
+                )
+            if summed.sums or left is not None:
+                with self._store.write() as connection:
+                    summed.write(connection)
 
     def _sweep(self, state: Folded) -> bool:
         """Let go what is older than it is kept; the ledger itself stays."""
@@ -146,7 +149,7 @@ class Folder:
             oldest = [connection.scalar(sa.select(sa.func.min(table.c.start_us))) for table in (minutes, days)]
         done = False
         for at, from_us, tables, piece in (
-            (oldest[0], keep[0], (minutes, minute_spreads), _SWEEP_US),
+            (oldest[0], keep[0], (minutes, minute_spreads), _PIECE_US),
             (oldest[1], keep[1], (days, day_spreads, day_loads), DAY_US),
         ):
             if at is not None and at < from_us:
@@ -196,7 +199,7 @@ def _read_minutes(connection: Connection, ranges: Sequence[Range]) -> _Minutes:
 
 
 def _spread_rows(rows: Sequence[Sequence[Any]]) -> Rows:
-    """The histograms of each project's groups, and of all projects together."""
+    """The histograms of each project's groups, and of all projects together; those of no project are in the latter alone."""
     found = histograms.parse(row[-1] for row in rows)
     lengths = [len(SPREADS) * int(row[_REQUESTS]) for row in rows]
     made: list[tuple[Any, ...]] = []
@@ -204,7 +207,11 @@ def _spread_rows(rows: Sequence[Sequence[Any]]) -> Rows:
         names: dict[tuple[Any, ...], int] = {}
         groups = [names.setdefault(tuple(row[place] for place in places), len(names)) for row in rows]
         packed = histograms.pack_groups(np.repeat(np.array(groups, np.int64), lengths), found, SPREADS)
-        made += [(*_named(name), packed[number]) for name, number in names.items() if number in packed]
+        made += [
+            (*_named(name), packed[number])
+            for name, number in names.items()
+            if number in packed and (places is _OF_ALL or name[1])
+        ]
     return made
 
 
@@ -222,16 +229,9 @@ def _sums_of_day(connection: Connection, day: int) -> Rows:
 
 def _spreads_of_day(connection: Connection, day: int) -> Rows:
     at = minute_spreads.c
-    found: dict[tuple[str, ...], list[bytes]] = {}
+    found: dict[tuple[str, ...], histograms.Pile] = {}
     query = sa.select(*(at[name] for name in GROUP), at.counts).where(during(at.start_us, [(day, day + DAY_US)]))
     for rows in connection.execute(query.execution_options(yield_per=FOLD_ENTRIES)).partitions():
         for *group, counts in rows:
-            packed = found.setdefault(tuple(group), [])
-            packed.append(counts)
-            if len(packed) >= _MERGE:
-                packed[:] = [_merged(packed)]
-    return [(day, *group, _merged(packed)) for group, packed in found.items()]
-
-
-def _merged(packed: Sequence[bytes]) -> bytes:
-    return histograms.pack_counts(histograms.merge(packed, SPREADS))
+            found.setdefault(tuple(group), histograms.Pile(SPREADS)).add(counts)
+    return [(day, *group, pile.packed()) for group, pile in found.items()]

@@ -22,6 +22,7 @@ BUCKETS = _STEPS * (_TOP_BITS - _EXACT_BITS + 2)
 NO_CODE = 0
 """Where a measure has no value."""
 _PAIR = np.dtype([("code", "<u2"), ("count", "<u4")])
+_MERGE = 256
 
 
 def space(measures: Sequence[str]) -> int:
@@ -80,6 +81,26 @@ def merge(packed: Iterable[bytes], measures: Sequence[str]) -> Counts:
     pairs = np.frombuffer(b"".join(packed), _PAIR)
     counts = np.bincount(pairs["code"], weights=pairs["count"], minlength=space(measures))
     return counts.astype(np.int64)
+
+
+class Pile:
+    """Packed histograms of one group, merged whenever there are `_MERGE` of them: so it stays small."""
+
+    def __init__(self, measures: Sequence[str]) -> None:
+        self._measures = measures
+        self._packed: list[bytes] = []
+
+    def add(self, packed: bytes) -> None:
+        self._packed.append(packed)
+        if len(self._packed) >= _MERGE:
+            self._packed = [self.packed()]
+
+    def counts(self) -> Counts:
+        """Of every code, in all of them together."""
+        return merge(self._packed, self._measures)
+
+    def packed(self) -> bytes:
+        return pack_counts(self.counts())
 
 
 def of_measure(counts: Counts, place: int) -> Counts:

@@ -4,7 +4,10 @@ Requests without a first token count with their estimates, unless they could nev
 reservation serves them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,30 +15,27 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
 
-from fareclass.core.outcomes import Outcome
+from fareclass.core.outcomes import CALLER_ERRORS
 from fareclass.core.snapshot import Burndown
 from fareclass.core.tiers import Tier
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.store import histograms
 from fareclass.store.rollup_tables import day_loads, minutes
-from fareclass.store.rollups import DAY_US, DAYS, MINUTE_US, Part, columns, during, folded
+from fareclass.store.rollups import DAYS, Part, columns, during, folded
 
 LOADS = ("input", "output")
-_NO_DEMAND = tuple(
-    outcome.value for outcome in (Outcome.INVALID, Outcome.UNAUTHENTICATED, Outcome.FORBIDDEN, Outcome.NOT_FOUND)
-)
+_ROWS_AT_ONCE = 1_000
+_of = itemgetter(0, 1)
 
 
-class Load(NamedTuple):
-    """One minute in which a project asked something of a model. `input` and `output` have what was refused in them."""
+class _Load(NamedTuple):
+    """What a project asked of a model in one busy minute; or on a day in one at most, and all its minutes packed."""
 
-    minute_us: int
     project: str
     model: str
     input: int
     output: int
-    refused_input: int
-    refused_output: int
-    requests: int
+    packed: bytes | None = None
 
 
 class Loads(msgspec.Struct, kw_only=True):
@@ -48,14 +48,6 @@ class Loads(msgspec.Struct, kw_only=True):
     max_output: int = 0
 
 
-def per_minute(
-    connection: Connection, project: str, model: str, from_us: int, to_us: int, burndown: Burndown = Burndown()
-) -> list[Load]:
-    """The busy minutes of a project and model, in order. Times are whole minutes."""
-    parts = folded(connection).parts(from_us, to_us, MINUTE_US)
-    return sorted(_minutes(connection, parts, {model: burndown}, project, model))
-
-
 def read_loads(
     connection: Connection,
     burndowns: Mapping[str, Burndown],
@@ -64,32 +56,35 @@ def read_loads(
     times: tuple[int, int],
     *,
     exact: bool,
-) -> dict[tuple[str, str], Loads]:
-    """The busy minutes by project and model, None is all; where they need not be `exact`, whole days come packed."""
-    found: dict[tuple[str, str], Loads] = {}
-    parts = folded(connection).parts(*times, MINUTE_US if exact else None)
-    packed = [part for part in parts if part.table.name == DAYS]
-    for one in _minutes(connection, [part for part in parts if part not in packed], burndowns, project, model):
-        loads = found.setdefault((one.project, one.model), Loads())
-        loads.inputs.append(one.input)
-        loads.outputs.append(one.output)
-        loads.max_input, loads.max_output = max(loads.max_input, one.input), max(loads.max_output, one.output)
-    for owner, of, max_input, max_output, counts in _days(connection, packed, project, model):
-        loads = found.setdefault((owner, of), Loads())
-        loads.packed.append(counts)
-        loads.max_input, loads.max_output = max(loads.max_input, max_input), max(loads.max_output, max_output)
-    return found
+) -> Iterator[tuple[str, str, Loads]]:
+    """The busy minutes by project and model, None is all, in their order; if not `exact`, whole days come packed.
+
+    It reads as it is asked, one project and model at a time: the connection's transaction must stay open until it ends.
+    """
+    streams = [
+        _days(connection, part, project, model)
+        if part.table.name == DAYS
+        else _minutes(connection, part, burndowns, project, model)
+        for part in folded(connection).parts(*times, MINUTE_US if exact else None)
+    ]
+    for (owner, of), found in groupby(heapq.merge(*streams, key=_of), key=_of):
+        loads = Loads()
+        for one in found:
+            loads.max_input, loads.max_output = max(loads.max_input, one.input), max(loads.max_output, one.output)
+            if one.packed is not None:
+                loads.packed.append(one.packed)
+            else:
+                loads.inputs.append(one.input)
+                loads.outputs.append(one.output)
+        yield owner, of, loads
 
 
 def day_rows(connection: Connection, day_us: int, burndowns: Mapping[str, Burndown]) -> list[tuple[Any, ...]]:
     """Rows of the table `day_loads` of a day whose minutes are summed."""
-    found: dict[tuple[str, str], list[Load]] = {}
     part = Part(minutes, MINUTE_US, [(day_us, day_us + DAY_US)])
-    for one in _minutes(connection, [part], burndowns, None, None):
-        found.setdefault((one.project, one.model), []).append(one)
     rows = []
-    for owner, busy in found.items():
-        inputs, outputs = [one.input for one in busy], [one.output for one in busy]
+    for owner, busy in groupby(_minutes(connection, part, burndowns, None, None), key=_of):
+        inputs, outputs = zip(*((one.input, one.output) for one in busy), strict=True)
         rows.append((day_us, *owner, max(inputs), max(outputs), _packed_minutes(inputs, outputs)))
     return rows
 
@@ -99,51 +94,40 @@ def _packed_minutes(inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
     return histograms.pack(*np.unique(np.concatenate(found), return_counts=True))
 
 
-def _days(connection: Connection, parts: Iterable[Part], project: str | None, model: str | None) -> Iterable[Any]:
+def _days(connection: Connection, part: Part, project: str | None, model: str | None) -> Iterator[_Load]:
     at = day_loads.c
-    for part in parts:
-        query = sa.select(at.project, at.model, at.max_input, at.max_output, at.counts)
-        query = query.where(during(at.start_us, part.ranges))
-        yield from connection.execute(_of(query, at, project, model))
+    query = sa.select(at.project, at.model, at.max_input, at.max_output, at.counts)
+    query = query.where(during(at.start_us, part.ranges))
+    return _read(connection, query, at, project, model)
 
 
 def _minutes(
-    connection: Connection,
-    parts: Iterable[Part],
-    burndowns: Mapping[str, Burndown],
-    project: str | None,
-    model: str | None,
-) -> Iterable[Load]:
-    for part in parts:
-        at = columns(part.table)
-        minute = (part.time // MINUTE_US * MINUTE_US).label("minute_us")
-        asked, made = _burnt(at, burndowns)
-        used = at["used"]
-        sums = [
-            sa.func.sum(one)
-            for one in (
-                asked,
-                made,
-                sa.case((used, 0), else_=asked),
-                sa.case((used, 0), else_=made),
-                at["requests"],
-            )
-        ]
-        query = sa.select(minute, at["project"], at["model"], *sums).group_by(minute, at["project"], at["model"])
-        query = query.where(
-            part.within(),
-            at["requested_tier"] != Tier.BATCH.word,
-            sa.or_(used, at["outcome"].not_in(_NO_DEMAND)),
-        )
-        for row in connection.execute(_of(query, part.table.c, project, model)):
-            counts = [-(-int(count) // 100) for count in row[3:7]]
-            yield Load(row[0], row[1], row[2], counts[0], counts[1], counts[2], counts[3], int(row[7]))
+    connection: Connection, part: Part, burndowns: Mapping[str, Burndown], project: str | None, model: str | None
+) -> Iterator[_Load]:
+    at = columns(part.table)
+    minute, asked = part.time // MINUTE_US, [sa.func.sum(side) for side in _burnt(at, burndowns)]
+    query = sa.select(at["project"], at["model"], *asked).group_by(at["project"], at["model"], minute)
+    query = query.where(
+        part.within(),
+        at["requested_tier"] != Tier.BATCH.word,
+        sa.or_(at["used"], at["outcome"].not_in(CALLER_ERRORS)),
+    )
+    for one in _read(connection, query, part.table.c, project, model):
+        yield one._replace(input=-(-int(one.input) // 100), output=-(-int(one.output) // 100))
 
 
-def _of(query: sa.Select[Any], at: Any, project: str | None, model: str | None) -> sa.Select[Any]:
+def _read(
+    connection: Connection, query: sa.Select[Any], at: Any, project: str | None, model: str | None
+) -> Iterator[_Load]:
+    """In the order of project and model as Python has it, whatever the database's language."""
     if project is not None:
         query = query.where(at.project == project)
-    return query if model is None else query.where(at.model == model)
+    if model is not None:
+        query = query.where(at.model == model)
+    words = "BINARY" if connection.dialect.name == "sqlite" else "C"
+    query = query.order_by(at.project.collate(words), at.model.collate(words))
+    for row in connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)):
+        yield _Load(*row)
 
 
 def _burnt(

@@ -5,15 +5,9 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from fareclass.core.outcomes import Outcome
+from fareclass.core.outcomes import CALLER_ERRORS
 from fareclass.store.tables import ledger
 
-_DEMAND = tuple(
-    outcome.value
-    for outcome in Outcome
-    if outcome not in {Outcome.INVALID, Outcome.UNAUTHENTICATED, Outcome.FORBIDDEN, Outcome.NOT_FOUND}
-)
-"""Refused, expired and failed requests are demand, too; what could never have run is none."""
 _ROWS_AT_ONCE = 10_000
 
 
@@ -21,6 +15,8 @@ def demand(
     connection: Connection, *, project: str | None, model: str | None, from_us: int, to_us: int
 ) -> Iterator[sa.Row[int, int, int, int, str, str, str, bool]]:
     """Requests that arrived in `[from_us, to_us)`, the first one first; None is every project, every model.
+
+    Refused, expired and failed requests are demand, too; what could never have run is none.
 
     Each row: arrived_us, input (cache writes included), output, cache_read, project, model, requested_tier, streamed.
     Of requests without a first token these are the estimates of their admission. The iterator reads as it is asked:
@@ -41,7 +37,7 @@ def demand(
         )
         # No request ends before it arrives, and it is `ended_us` that has an index.
         .where(entry.ended_us >= from_us, entry.arrived_us >= from_us, entry.arrived_us < to_us)
-        .where(entry.outcome.in_(_DEMAND))
+        .where(entry.outcome.not_in(CALLER_ERRORS))
         .order_by(entry.arrived_us, entry.id)
     )
     if project is not None:

@@ -24,7 +24,7 @@ def _rollup(name: str) -> Table:
         Column("used", Boolean, nullable=False),
         Column("book_version", Integer, nullable=False),
         *map(_count, ("requests", "input", "cache_write_5m", "cache_write_1h", "cache_read", "output")),
-        *map(_count, ("cost_high", "cost_low", "pauses", "restarts", "escalated")),
+        *map(_count, ("cost_high", "cost_low", "pauses", "restarts")),
         Index(f"{name}_time", "start_us"),
         Index(f"{name}_project_time", "project", "start_us"),
     )
@@ -43,8 +43,8 @@ def _spreads(name: str) -> Table:
 minutes = _rollup("minutes")
 days = _rollup("days")
 """`used` says whether they reached a first token: the tokens of the others are estimates. `cost_high` and `cost_low`
-are the sums of the quotients and remainders of each amount by 10⁹, so that no sum overflows; `escalated` is a number
-of requests. Whole minutes and days are replaced, so no row needs a key."""
+are the sums of the quotients and remainders of each amount by 10⁹, so that no sum overflows. Whole minutes and days
+are replaced, so no row needs a key."""
 
 minute_spreads = _spreads("minute_spreads")
 day_spreads = _spreads("day_spreads")

@@ -13,19 +13,18 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Table
 
 from fareclass.core.limits import STALE_PARTS
+from fareclass.core.times import DAY_US, MINUTE_US
 from fareclass.core.usage import KINDS
 from fareclass.store.rollup_tables import days, minutes, rollups, stale
 from fareclass.store.tables import ledger
 
-MINUTE_US = 60_000_000
-DAY_US = 86_400_000_000
 HALF = 10**9
 """Amounts are summed as quotient and remainder of this: no sum of 64-bit amounts overflows 64 bits."""
 DIMENSIONS = (
     "project", "key", "model", "route", "workload", "tags", "requested_tier", "served_tier", "outcome", "spilled",
     "used", "book_version",
 )  # fmt: skip
-MEASURES = ("requests", *KINDS, "cost_high", "cost_low", "pauses", "restarts", "escalated")
+MEASURES = ("requests", *KINDS, "cost_high", "cost_low", "pauses", "restarts")
 MINUTES, DAYS = minutes.name, days.name
 _BEGIN_US, _END_US = -(2**62), 2**62
 Range = tuple[int, int]
@@ -127,7 +126,6 @@ def columns(table: Table) -> dict[str, ColumnElement[Any]]:
         "requests": sa.literal_column("1", sa.Integer),
         "cost_high": at.cost_pico // HALF,
         "cost_low": at.cost_pico % HALF,
-        "escalated": sa.case((at.escalated, 1), else_=0),
     }
 
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from fareclass.core.outcomes import Outcome
+from fareclass.core.outcomes import CALLER_ERRORS, Outcome
 from fareclass.core.tiers import Tier
 from fareclass.core.usage import KINDS
 from fareclass.telemetry.counts import OUTCOMES, Counts, Histogram, Series
@@ -15,13 +15,12 @@ from fareclass.telemetry.states import BatchState, LedgerState, PoolState, Trace
 from fareclass.telemetry.text import Page
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-_CLIENT_ERRORS = (Outcome.INVALID, Outcome.UNAUTHENTICATED, Outcome.FORBIDDEN, Outcome.NOT_FOUND)
 _SERVER_ERRORS = (Outcome.UPSTREAM_FAILED, Outcome.INTERNAL)
 _COUNTERS: tuple[tuple[str, str, Callable[[Series], int]], ...] = (
     ("invocations", "Requests whose answer came whole", lambda one: one.count((Outcome.COMPLETED,))),
     ("throttled", "Refused for a quota or budget of their own (429)", lambda one: one.count((Outcome.THROTTLED,))),
     ("shed", "Refused or given up for lack of capacity", lambda one: one.count((Outcome.SHED, Outcome.EXPIRED))),
-    ("client_errors", "Refused as the caller's mistake", lambda one: one.count(_CLIENT_ERRORS)),
+    ("client_errors", "Refused as the caller's mistake", lambda one: one.count(CALLER_ERRORS)),
     ("server_errors", "Failed on our side or the engine's", lambda one: one.count(_SERVER_ERRORS)),
     ("pauses", "Times that an answer was paused (R11)", lambda one: one.pauses),
     ("restarts", "Times that a request was started over (R11)", lambda one: one.restarts),

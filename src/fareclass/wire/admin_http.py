@@ -70,7 +70,7 @@ class Operation(NamedTuple):
     status: int = 200
 
 
-async def read_body(request: Request, kind: type[T]) -> T:
+async def read_body(request: Request, kind: type[T], most_bytes: int = ADMIN_BODY_BYTES) -> T:
     """The request's JSON body as `kind`.
 
     Raises:
@@ -79,8 +79,8 @@ async def read_body(request: Request, kind: type[T]) -> T:
     raw = bytearray()
     async for part in request.stream():
         raw += part
-        if len(raw) > ADMIN_BODY_BYTES:
-            raise ControlError("invalid", f"the request body is larger than {ADMIN_BODY_BYTES} bytes")
+        if len(raw) > most_bytes:
+            raise ControlError("invalid", f"the request body is larger than {most_bytes} bytes")
     try:
         decode_object(bytes(raw))
     except Refusal as refusal:

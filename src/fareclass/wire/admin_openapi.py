@@ -76,6 +76,8 @@ def _operation(operation: Described, by_type: dict[type, Any], components: dict[
             "default": _content("refused", {"$ref": _SCHEMAS.format(name=Error.__name__)}),
         },
     }
+    if "format" in components[operation.query.__name__].get("properties", ()):
+        described["responses"][str(operation.status)]["content"]["text/csv"] = {"schema": {"type": "string"}}
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _json(by_type[operation.body])}
     return described
@@ -100,7 +102,8 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 def _query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "query", "required": False, "schema": kind} for name, kind in schema["properties"].items()
+        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": kind}
+        for name, kind in schema["properties"].items()
     ]
 
 

@@ -1,13 +1,15 @@
 """Plans over HTTP (R44): `POST /admin/v1/plan`. It changes nothing, so the read-only key may ask for one, too."""
 
+import asyncio
 import math
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct, field
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from fareclass.core.limits import MODEL_CHARS, PLAN_TRACE_ROWS, TRACE_TOKENS
+from fareclass.core.limits import MODEL_CHARS, PLAN_BODY_BYTES, PLAN_TRACE_ROWS, TRACE_TOKENS
 from fareclass.core.tiers import Tier
 from fareclass.flow.operator_rules import ControlError, tier_of
 from fareclass.flow.planning import Planning, PlanQuery
@@ -20,6 +22,7 @@ Tokens = Annotated[int, Meta(ge=0, le=TRACE_TOKENS)]
 Name = Annotated[str, Meta(max_length=MODEL_CHARS)]
 _LATEST_S = 253_402_300_799
 """The end of the year 9999."""
+_T = TypeVar("_T")
 
 
 class TraceRow(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -60,17 +63,34 @@ class PlanAdmin:
         return [Operation("POST", "/plan", self.plan, summary, PlanRow, PlanIn, many=True)]
 
     async def plan(self, request: Request) -> Response:
-        body = await read_body(request, PlanIn)
-        rows = await self._planning.plan(
-            PlanQuery(
-                project=body.project,
-                model=body.model,
-                from_us=micros(body.from_),
-                to_us=micros(body.to),
-                trace=None if body.trace is None else _arrivals(body.trace),
-            )
+        body = await read_body(request, PlanIn, PLAN_BODY_BYTES)
+        query = PlanQuery(
+            project=body.project,
+            model=body.model,
+            from_us=micros(body.from_),
+            to_us=micros(body.to),
+            trace=None if body.trace is None else _arrivals(body.trace),
         )
+        rows = await _while_there(request, self._planning.plan(query))
         return page(rows, len(rows), "model")
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """What comes of the work, which is ended once the caller has hung up. The request's body must have been read.
+
+    Raises:
+        ClientDisconnect: he has.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        leaving.cancel()
+        working.cancel()
 
 
 def _arrivals(rows: list[TraceRow]) -> list[Arrival]:

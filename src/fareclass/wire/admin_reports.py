@@ -1,14 +1,15 @@
 """Reports over HTTP, as JSON or CSV: usage, tier board, percentiles, invoices (R36, R42, R43)."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fareclass.core.limits import REPORTS_RUNNING
 from fareclass.flow.control import Control
 from fareclass.flow.operator_rules import ControlError
 from fareclass.flow.reporting import Reports, UsageQuery
@@ -18,7 +19,7 @@ from fareclass.metering.percentiles import PercentileRow
 from fareclass.metering.report import UsageRow
 from fareclass.wire.admin_http import Operation, micros, page, read_query
 from fareclass.wire.admin_types import Moment
-from fareclass.wire.csv_table import csv_answer
+from fareclass.wire.csv_table import columns_of, csv_answer
 
 Step = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 _OF_INVOICE = ("project", "project_name", "month")
@@ -71,10 +72,11 @@ class InvoiceParams(ReportParams):
 
 
 class ReportAdmin:
-    """Turns HTTP into reports, which are read in threads since the store is synchronous."""
+    """Turns HTTP into reports, which are read and written out in threads, `REPORTS_RUNNING` at once; the others wait."""
 
     def __init__(self, control: Control) -> None:
         self._reports = Reports(control)
+        self._room = asyncio.Semaphore(REPORTS_RUNNING)
 
     def operations(self) -> list[Operation]:
         """What the control plane can report."""
@@ -110,29 +112,26 @@ class ReportAdmin:
         query = msgspec.structs.replace(
             _query(params), key=params.key, tag=(name, value) if name else None, step_s=params.step, by=by
         )
-        return _answer(await asyncio.to_thread(self._reports.usage, query), UsageRow, params.format)
+        return await self._made(lambda: _answer(self._reports.usage(query), UsageRow, params.format))
 
     async def tiers(self, request: Request) -> Response:
         params = read_query(request, TierParams)
         query = msgspec.structs.replace(_query(params), step_s=params.step)
-        return _answer(await asyncio.to_thread(self._reports.tiers, query), TierRow, params.format)
+        return await self._made(lambda: _answer(self._reports.tiers(query), TierRow, params.format))
 
     async def percentiles(self, request: Request) -> Response:
         params = read_query(request, PercentileParams)
-        return _answer(await asyncio.to_thread(self._reports.percentiles, _query(params)), PercentileRow, params.format)
+        return await self._made(
+            lambda: _answer(self._reports.percentiles(_query(params)), PercentileRow, params.format)
+        )
 
     async def invoices(self, request: Request) -> Response:
         params = read_query(request, InvoiceParams)
-        found = await asyncio.to_thread(self._reports.invoices, params.project, params.month)
-        if params.format == "json":
-            return page(found, len(found), "project")
-        empty = dict.fromkeys(Line.__struct_fields__)
-        rows = [
-            {name: getattr(invoice, name) for name in _OF_INVOICE} | empty | msgspec.to_builtins(line)
-            for invoice in found
-            for line in invoice.lines
-        ]
-        return csv_answer(rows, [*_OF_INVOICE, *empty])
+        return await self._made(lambda: _bills(self._reports.invoices(params.project, params.month), params.format))
+
+    async def _made(self, make: Callable[[], Response]) -> Response:
+        async with self._room:
+            return await asyncio.to_thread(make)
 
 
 def _query(params: TierParams | PercentileParams) -> UsageQuery:
@@ -142,5 +141,15 @@ def _query(params: TierParams | PercentileParams) -> UsageQuery:
 def _answer(rows: Sequence[Struct], kind: type[Struct], form: str) -> Response:
     if form == "json":
         return page(rows, len(rows), "start")
-    plain: list[dict[str, Any]] = [msgspec.to_builtins(row) for row in rows]
-    return csv_answer(plain, kind.__struct_fields__)
+    return csv_answer(map(msgspec.to_builtins, rows), columns_of(kind))
+
+
+def _bills(invoices: Sequence[Invoice], form: str) -> Response:
+    if form == "json":
+        return page(invoices, len(invoices), "project")
+    rows = (
+        {name: getattr(invoice, name) for name in _OF_INVOICE} | msgspec.to_builtins(line)
+        for invoice in invoices
+        for line in invoice.lines
+    )
+    return csv_answer(rows, [*_OF_INVOICE, *columns_of(Line)])

@@ -79,7 +79,12 @@ async def opened(gateway: Gateway, kind: type[Client], project: str | None = Non
     return Account(gateway, kind, project or "default", key["id"], key["secret"])
 
 
-@pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
+def listed(kinds: list[type[Client]]) -> list[Any]:
+    """As parameters. Each call of `llm` starts a program: `make test` has it in test_guide.py."""
+    return [pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] if kind is LlmCli else []) for kind in kinds]
+
+
+@pytest.fixture(params=listed(CLIENTS))
 async def account(request, real) -> Account:
     return await opened(real, request.param)
 
@@ -136,7 +141,7 @@ async def test_r28_r30_a_prompt_is_cached_and_shown_as_cached(account: Account):
     assert (first.prompt, second.prompt) == (prompt(written), prompt(read))
 
 
-@pytest.mark.parametrize("kind", THROTTLED, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", listed(THROTTLED))
 async def test_r14_r25_a_throttle_and_what_the_client_makes_of_it(real, kind):
     """An error of its own, at once where no wait can help; else it comes back when it is told to, and is served."""
     account = await opened(real, kind, f"throttled {kind.name}")

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from fareclass.console.floors import MINUTE_US, WEEK_US, calendar, hours_in_words, pool_of, utilisation
+from fareclass.console.floors import WEEK_US, calendar, hours_in_words, pool_of, utilisation
+from fareclass.core.times import MINUTE_US
 
 MONDAY_US = 1_796_601_600_000_000
 """2026-12-07 00:00 UTC."""

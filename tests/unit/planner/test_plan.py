@@ -1,20 +1,28 @@
 """Advice: the least expected cost, what is uncertain, hours, seasons, and every alternative's price (R43, R44)."""
 
+import tracemalloc
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
 import numpy as np
 import pytest
 
+from fareclass.config_schema import MULTIPLIERS
+from fareclass.core.limits import PLAN_ROWS
 from fareclass.core.money import usd
+from fareclass.core.snapshot import PriceBook
 from fareclass.core.tiers import Tier
-from fareclass.planner.advice import PlanRow
-from fareclass.planner.cost import Floor, bill, bills
-from fareclass.planner.demand import Demand, Series
+from fareclass.flow.planning_process import Answer, answer_to, task_of
+from fareclass.metering.pricing import compile_book, free_book
+from fareclass.planner.advice import PlanRow, SeasonAdvice
+from fareclass.planner.cost import NO_FLOOR, Floor, bill, bills
+from fareclass.planner.demand import Demand, Series, from_arrivals
 from fareclass.planner.outlook import Outlook, outlook
 from fareclass.planner.plan import Subject, hours_record, plan
 from fareclass.planner.search import Expectation
 from fareclass.planner.season import forecast
+from fareclass.planner.trace import Arrival
 from tests.unit.planner.demands import DAY, book, demand
 
 
@@ -46,7 +54,7 @@ def test_the_floor_found_costs_no_more_than_any_on_a_grid(break_even: str) -> No
 
 
 def test_steady_demand_is_reserved_close_to_its_level() -> None:
-    row = plan(subject(demand(noisy(4 * DAY))))
+    row = plan(subject(demand(noisy(3 * DAY))))
     best = row.alternatives[-1]
     assert best.name == "best" and best.reserve is not None and best.reserve.hours is None
     assert 8_500 < best.reserve.input_tpm < 11_500
@@ -56,7 +64,7 @@ def test_steady_demand_is_reserved_close_to_its_level() -> None:
 
 def test_what_is_unsure_is_reserved_by_its_price() -> None:
     """A cheap reservation is made larger where the level is unsure, a dear one smaller."""
-    one = demand(noisy(2 * DAY))
+    one = demand(noisy(360))
 
     def chosen(break_even: str, spread: float) -> int:
         return Expectation(Outlook(one, spread, 1e-3, 1.0), book(break_even)).choose(hours=False).floor.input_tpm
@@ -67,7 +75,7 @@ def test_what_is_unsure_is_reserved_by_its_price() -> None:
 
 def test_an_uncertain_level_costs_the_mean_over_its_levels() -> None:
     """The table's weighted mean is what runs at each level would cost."""
-    one = demand(noisy(240), noisy(240, 2_000, 2))
+    one = demand(noisy(120), noisy(120, 2_000, 2))
     found = Expectation(Outlook(one, 0.4, 0.2, 1.0), book())
     draw = np.random.default_rng(8)
     scale = draw.choice([0.5, 1.0, 2.0], 200, p=[0.3, 0.4, 0.3])
@@ -110,7 +118,7 @@ def test_hours_past_midnight_are_two_windows() -> None:
 
 def test_every_way_to_buy_has_its_price() -> None:
     """R44: all-default, all-priority, P50, P90, best; amounts are exact decimals in JSON."""
-    one = demand(noisy(3 * DAY))
+    one = demand(noisy(360))
     row = plan(subject(one))
     assert [way.name for way in row.alternatives] == ["all-default", "all-priority", "p50", "p90", "best"]
     alone, priority, p50, p90, best = row.alternatives
@@ -134,13 +142,72 @@ def test_every_way_to_buy_has_its_price() -> None:
 
 
 def test_prompts_without_answers_and_nothing_at_all() -> None:
-    """Embeddings have no output side; a model without reserved prices, or without traffic, has nothing to reserve."""
-    best = plan(subject(demand(noisy(DAY), np.zeros(DAY)))).alternatives[-1]
+    """Embeddings have no output side; without traffic there is nothing to reserve."""
+    best = plan(subject(demand(noisy(360), np.zeros(360)))).alternatives[-1]
     assert best.reserve is not None and best.reserve.output_tpm == 0 and best.saving_share > 0.2
     silent = plan(subject(demand(np.zeros(120))))
     assert silent.alternatives[-1].reserve is None and silent.advice.startswith("Reserve nothing")
-    free = plan(subject(demand(noisy(DAY)), "0"))
-    assert "no prices for reservations" in free.advice
+
+
+def priced(kinds: Sequence[float], fees: Sequence[str]) -> PriceBook:
+    prices = [Decimal(str(price)) for price in kinds]
+    return compile_book("m", 1, prices, MULTIPLIERS, [Decimal(fee) for fee in fees])
+
+
+PAID = (1, 1.25, 2, 0.1, 4)
+
+
+@pytest.mark.parametrize(
+    ("prices", "says"),
+    [
+        (priced(PAID, ("0", "0")), "no prices for reservations"),
+        (priced(PAID, ("0.06", "0")), "no price for output"),
+        (priced(PAID, ("0", "0.24")), "no price for input"),
+        (priced((0, 0, 0, 0, 4), ("0", "0.24")), "costs nothing"),
+        (free_book("m"), "no prices for reservations"),
+    ],
+)
+def test_without_prices_no_reservation_is_compared(prices: PriceBook, says: str) -> None:
+    """Nothing reserved, and nothing that would be nonsense: no fee is no gift, and what is free can't be saved on."""
+    one = demand(noisy(240), np.zeros(240))
+    weeks = np.full(60, 1e8)
+    row = plan(Subject("proj_1", "acme", "m", one, prices, weeks=weeks, season=True))
+    assert says in row.advice
+    assert [way.name for way in row.alternatives] == ["all-default", "all-priority", "best"] and row.curve == []
+    assert row.alternatives[-1].reserve is None and row.alternatives[-1].saving_share == 0
+    assert row.season is not None and row.season.reserves == [] and row.season.saving_share == 0
+    expected = Expectation(outlook(one, prices), prices)
+    assert expected.choose().floor == NO_FLOOR
+    if "costs nothing" in says:
+        assert expected.cost(Floor(100, 100)) == 1.0
+
+
+def test_a_side_without_a_price_needs_no_fee() -> None:
+    """Embeddings: only prompts cost something, and only they are reserved."""
+    prices = priced((1, 1.25, 2, 0.1, 0), ("0.03", "0"))
+    row = plan(Subject("proj_1", "acme", "m", demand(noisy(240), np.zeros(240)), prices))
+    assert row.alternatives[-1].reserve is not None and row.alternatives[-1].saving_share > 0.2
+    assert (row.break_even_input, row.break_even_output) == (0.5, None)
+
+
+def test_all_traffic_in_an_hour_that_is_not_whole_yet() -> None:
+    found = outlook(demand(np.concatenate([np.zeros(3 * DAY), noisy(30)])), book())
+    assert (found.level, found.growth) == (1.2, 1.0)
+
+
+def test_a_trace_of_many_projects_takes_the_memory_of_one() -> None:
+    """Those that ask the most are planned for, and the series of each is made when its turn comes."""
+    year_us = 365 * 86_400_000_000
+    asked = [
+        Arrival(at_us=at, input=number, output=1, project=str(number)) for at in (0, year_us) for number in range(150)
+    ]
+    tracemalloc.start()
+    demands = from_arrivals(asked)
+    assert list(demands) == [(str(number), "") for number in range(149, 149 - PLAN_ROWS, -1)]
+    assert demands["149", ""].kinds.sum() == 300
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
 
 
 def test_a_season_is_forecast_from_last_years_shape() -> None:
@@ -158,16 +225,23 @@ def test_a_season_is_forecast_from_last_years_shape() -> None:
     assert forecast(weeks[:51]) is None
 
 
+def season_of(one: Subject) -> SeasonAdvice | None:
+    """As the planner's process answers: what can't be encoded is a fault."""
+    answer = msgspec.msgpack.decode(answer_to(msgspec.msgpack.encode(task_of(one))), type=Answer)
+    assert answer.fault is None and answer.row is not None
+    return answer.row.season
+
+
 def test_a_season_gets_a_floor_of_its_own() -> None:
     shape = np.where((np.arange(52) >= 20) & (np.arange(52) < 30), 6.0, 1.0)
-    recent = demand(noisy(2 * DAY))
-    week = float(np.sum(recent.per_minute())) * 7 / 2
-    season = plan(subject(recent, weeks=np.tile(shape, 2) * week, season=True)).season
+    recent = demand(noisy(360))
+    week = float(np.sum(recent.per_minute())) * 7 * DAY / 360
+    season = season_of(subject(recent, weeks=np.tile(shape, 2) * week, season=True))
     assert season is not None and season.ratio == 1.0
     quiet, busy, after = season.reserves
     assert quiet.starts_at is not None and busy.starts_at is not None and busy.ends_at is not None
     assert ((busy.starts_at - quiet.starts_at).days, (busy.ends_at - busy.starts_at).days) == (140, 70)
     assert busy.input_tpm == pytest.approx(6 * quiet.input_tpm, rel=0.15) and after.input_tpm == quiet.input_tpm
     assert "10 weeks from week 21" in season.reason
-    flat = plan(subject(recent, weeks=np.full(60, week), season=True)).season
+    flat = season_of(subject(recent, weeks=np.full(60, week), season=True))
     assert flat is not None and len(flat.reserves) == 1 and flat.reserves[0].starts_at is None

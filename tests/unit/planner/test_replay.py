@@ -85,6 +85,22 @@ def test_a_floor_stands_in_its_hours_and_is_paid_for_them() -> None:
     assert Decimal(faster.fees) == Decimal(result.fees) / 2
 
 
+def test_what_does_not_fit_into_the_models_context_is_refused(tmp_path) -> None:
+    """R44: as an engine would, whatever its memory has room for."""
+    file = tmp_path / "fareclass.yaml"
+    file.write_text(
+        """
+models:
+  m: {engine: {kind: simulated, kv_tokens: 100000}, context_tokens: 1000}
+  n: {engine: {kind: simulated, kv_tokens: 1000}}
+"""
+    )
+    pools = pools_of(load(file, {}))
+    asked = [Arrival(0, 901, 100, model="m"), Arrival(1, 900, 100, model="m"), Arrival(2, 901, 100, model="n")]
+    counts = [[(each.requests, each.completed) for each in one.tiers] for one in replay(asked, pools)]
+    assert counts == [[(2, 1)], [(1, 0)]]
+
+
 def test_reserved_without_a_reservation_rides_as_reserved() -> None:
     result = tier(run(every(0.5, 100, tier=Tier.RESERVED)), Tier.RESERVED)
     assert result.completed == 100 and not result.spilled and result.cost == "0"

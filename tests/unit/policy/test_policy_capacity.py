@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fareclass.core.snapshot import Capacity, Hours, Reservation, Window
-from fareclass.policy.calendar import DAY_US, windows
+from fareclass.core.times import DAY_US
+from fareclass.policy.calendar import windows
 from fareclass.policy.capacity import Pool, Tpm, fullest, grows, largest_fit, lone, shortage, sold
 from tests.unit.policy.test_policy_calendar import clock, us
 

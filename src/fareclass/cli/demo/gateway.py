@@ -64,6 +64,11 @@ def settings(port: int) -> dict[str, Any]:
     }
 
 
+def settings_file(folder: Path) -> Path:
+    """Where a gateway that keeps everything in this folder finds its settings."""
+    return folder / "fareclass.yaml"
+
+
 class Gateway:
     """The running process. `said` is what it printed while it started."""
 
@@ -143,13 +148,12 @@ async def started() -> AsyncIterator[Gateway]:
     folder = Path(tempfile.mkdtemp(prefix="fareclass-demo-"))
     try:
         port = _free_port()
-        file = folder / "fareclass.yaml"
-        file.write_text(json.dumps(settings(port)))  # JSON is YAML
+        settings_file(folder).write_text(json.dumps(settings(port)))  # JSON is YAML
         environ = {name: value for name, value in os.environ.items() if not name.startswith("FARECLASS_")}
         with (folder / "log.jsonl").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "fareclass", "serve", "--config", str(file)),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, env=environ,
+                sys.executable, "-P", "-m", "fareclass.cli.demo.process", str(folder),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, env=environ,
                 start_new_session=True,  # Ctrl-C is for the demo, which then ends the gateway
             )  # fmt: skip
         gateway = Gateway(folder, process, port)
@@ -211,5 +215,5 @@ class Control:
                 if answer.status >= _OK:
                     raise DemoFailed(f"{method} {path}: {answer.status} {found}")
                 return found
-        except (aiohttp.ClientError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise GatewayAway(f"{method} {path}: {error!r}") from None

@@ -115,7 +115,7 @@ class Play:
                     ttft_ms=None if first_s is None else (first_s - begun_s) * 1_000,
                     whole=whole,
                 )
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             done = Done(project=project, hour=hour, requested=ask.tier, served=ask.tier, status=_AWAY)
         self.tally.done.append(done)
 

@@ -16,6 +16,8 @@ _SPANS = {
     1: "the last hour", 24: "the last 24 hours", 168: "the last 7 days", 720: "the last 30 days", 2160: "the last 90 days",
     8784: "the last year",
 }  # fmt: skip
+_DEFAULT_SPAN = 720
+"""The planner's own: it then begins with the first request, and plans no idle time before it."""
 _ALTERNATIVES = (
     Column("name", "Way to buy"),
     Column("input", "Input TPM", number=True),
@@ -60,7 +62,7 @@ class _Planner:
         self._choices = Choices({}, {})
         with card():
             with ui.element("div").classes("filters"):
-                self._span = ui.select(_SPANS, label="Out of", value=720)
+                self._span = ui.select(_SPANS, label="Out of", value=_DEFAULT_SPAN)
                 self._project = ui.select({"": "all"}, label="Project", value="")
                 self._model = ui.select({"": "all"}, label="Model", value="")
                 for one in (self._span, self._project, self._model):
@@ -83,7 +85,7 @@ class _Planner:
         body = {
             "project": self._project.value or None,
             "model": self._model.value or None,
-            "from": back(self._span.value),
+            "from": None if self._span.value == _DEFAULT_SPAN else back(self._span.value),
         }
         try:
             async with self._desk.looking():
@@ -107,6 +109,8 @@ class _Plan:
         self._desk, self._choices, self._row = desk, choices, row
         with card(f"{row['project_name']} on {row['model']}"):
             ui.label(row["advice"]).style("font-weight:500")
+            if row["failed"]:
+                return
             span = f"{when(row['start'])} to {when(row['end'])} UTC, {count(row['minutes'])} minutes"
             ui.label(f"{span}. A reservation pays above {_break_even(row)}.").classes("soft")
             actions = [Action("Reserve", self._reserve, "buys")] if desk.admin else []

@@ -10,7 +10,7 @@ _WORDS = (
     "project", "key", "model", "route", "workload", "tags", "requested_tier", "served_tier", "outcome", "spilled",
 )  # fmt: skip
 _COUNTS = ("requests", "input", "cache_write_5m", "cache_write_1h", "cache_read", "output")
-_SUMS = ("cost_high", "cost_low", "pauses", "restarts", "escalated")
+_SUMS = ("cost_high", "cost_low", "pauses", "restarts")
 
 
 def upgrade() -> None:
