@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 MODEL = "m"
 _DAYS = 9
-_PER_HOUR = 20
+_PER_HOUR = 6
 _OURS = ("host", "content-length", "transfer-encoding", "connection", "server", "date")
 
 

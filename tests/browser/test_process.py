@@ -60,8 +60,11 @@ def test_no_signal_but_a_kill_ends_it(served: Process):
     until(lambda: answers(link), 30)
     (console,) = consoles(served)
     assert os.getsid(console.pid) != os.getsid(served.pid)
+    status = Path(f"/proc/{console.pid}/status").read_text()
+    ignored = int(re.search(r"SigIgn:\t(\w+)", status)[1], 16)  # type: ignore[index]
     for number in (signal.SIGINT, signal.SIGTERM):
         console.send_signal(number)
+        assert ignored >> (number - 1) & 1, number.name
     assert answers(link)
     assert consoles(served) == [console]
 

@@ -130,7 +130,11 @@ async def test_a_second_gateway_on_the_same_database_is_refused(upstream, start,
     await gateway.close()
     first.send(signal.SIGKILL)
     await first.wait()
+    read_only = tmp_path / "keys" / "read-only.key"
+    kept = read_only.read_text()
+    read_only.unlink()
     again = (await start()).gateway()
+    assert read_only.read_text() == kept, "one from before there was such a key gets its file (R51)"
     assert (await again.ask()).status_code == 200
     assert len(again.rows()) == 2
     await again.close()

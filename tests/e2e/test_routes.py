@@ -238,29 +238,30 @@ async def test_r14_r45_the_time_on_a_model_is_no_wait(launch):
     go_on = asyncio.Event()
 
     async def ran_long(turn):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         await turn.die()
 
     async with serving(Upstream(continues=True)) as small, serving(Upstream(continues=True)) as large:
-        plan = settings(small.url, large.url, slots=1) | {"tiers": {"flex": {"max_wait_s": 1}}}
+        plan = settings(small.url, large.url, slots=1) | {"tiers": {"flex": {"max_wait_s": 1.5}}}
         two = Two(await launch(plan), small, large)
         await two.route()
         small.play, large.play = ran_long, tell_in_two(1, go_on)
         busy = asyncio.create_task(two.ask(model="large", service_tier="priority"))
         await large.next()
         asked = asyncio.create_task(two.ask(service_tier="flex"))
-        await waits(two, "large")
+        await waits(two, "large", 300)
         go_on.set()
         assert (await asked).headers["x-fareclass-model"] == "large"
         assert (await busy).status_code == 200
 
 
-async def waits(two: Two, model: str) -> None:
-    """Until one waits in line for this model."""
+async def waits(two: Two, model: str, least_ms: int = 0) -> None:
+    """Until one waits in line for this model, and has for so long."""
 
     async def waiting() -> bool:
-        pools = (await two.gateway.admin.get("/pools")).json()["data"]
-        return sum(tier["waiting"] for pool in pools if pool["model"] == model for tier in pool["tiers"].values()) == 1
+        (pool,) = (await two.gateway.admin.get("/pools", params={"model": model})).json()["data"]
+        lines = [tier for tier in pool["tiers"].values() if tier["waiting"]]
+        return bool(lines) and lines[0]["oldest_wait_ms"] >= least_ms
 
     await eventually(waiting)
 
