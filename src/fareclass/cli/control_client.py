@@ -91,15 +91,6 @@ def call(
     return answer
 
 
-def csv_text(url: str, path: Sequence[str], **params: Any) -> str:
-    """A report as CSV; parameters that are None are left out. Ends the program as `call` does."""
-    response = _exchange(url, "GET", path, None, given(**params) | {"format": "csv"})
-    if response.is_error or not response.headers.get("content-type", "").startswith("text/csv"):
-        _decoded(url, response)
-        _stranger(url)
-    return response.text
-
-
 def _exchange(
     url: str,
     method: str,
@@ -134,6 +125,18 @@ def _decoded(url: str, response: httpx.Response) -> Any:
 def listed(url: str, path: Sequence[str], **params: Any) -> list[dict[str, Any]]:
     """What stands in a list of the control plane; parameters that are None are left out. Ends the program as `call` does."""
     return _page(url, path, given(**params))[0]
+
+
+def report(url: str, path: Sequence[str], *, as_csv: bool, **params: Any) -> list[dict[str, Any]]:
+    """The rows of a report, as `listed`. With `as_csv` it is printed as the gateway makes it, and the program ends."""
+    if not as_csv:
+        return listed(url, path, **params)
+    response = _exchange(url, "GET", path, None, given(**params) | {"format": "csv"})
+    if response.is_error or not response.headers.get("content-type", "").startswith("text/csv"):
+        _decoded(url, response)
+        _stranger(url)
+    typer.echo(response.text, nl=False)
+    raise typer.Exit
 
 
 def pages(url: str, path: Sequence[str], **params: Any) -> list[dict[str, Any]]:

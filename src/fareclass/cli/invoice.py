@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fareclass.cli.control_client import DEFAULT_URL, Csv, Json, Url, csv_text, listed
+from fareclass.cli.control_client import DEFAULT_URL, Csv, Json, Url, report
 from fareclass.cli.output import show
 
 _COLUMNS = {
@@ -41,10 +41,7 @@ def invoice(
     Example: fareclass invoice --month 2026-11
     """
     wanted = {"project": project, "month": month or f"{datetime.now(UTC):%Y-%m}"}
-    if as_csv:
-        typer.echo(csv_text(url, ["invoices"], **wanted), nl=False)
-        return
-    found = listed(url, ["invoices"], **wanted)
+    found = report(url, ["invoices"], as_csv=as_csv, **wanted)
     if as_json or not found:
         show(found, {}, as_json=as_json)
         return

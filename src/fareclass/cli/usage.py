@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fareclass.cli.control_client import DEFAULT_URL, Csv, Json, Url, csv_text, given, listed, parse_moment, parse_pairs
+from fareclass.cli.control_client import DEFAULT_URL, Csv, Json, Url, given, parse_moment, parse_pairs, report
 from fareclass.cli.output import show
 
 _BY = {
@@ -100,10 +100,7 @@ def usage(
     """
     pair = ":".join(*parse_pairs([tag], "--tag").items()) if tag else None
     wanted = _wanted(project, model, since, until) | given(by=by, key=key, tag=pair, step=step)
-    if as_csv:
-        typer.echo(csv_text(url, ["usage"], **wanted), nl=False)
-        return
-    rows = listed(url, ["usage"], **wanted)
+    rows = report(url, ["usage"], as_csv=as_csv, **wanted)
     asked = [word.strip().partition(":")[0] for word in by.split(",")]
     columns = {"start": "FROM"} if step else {}
     columns |= dict(_BY[word] for word in _BY if word in asked) | _SUMS
@@ -129,10 +126,7 @@ def tiers(
     Example: fareclass tiers --from 2026-11-01 --step 86400
     """
     wanted = _wanted(project, model, since, until) | given(step=step)
-    if as_csv:
-        typer.echo(csv_text(url, ["tiers"], **wanted), nl=False)
-        return
-    rows = listed(url, ["tiers"], **wanted)
+    rows = report(url, ["tiers"], as_csv=as_csv, **wanted)
     columns = ({"start": "FROM"} if step else {}) | _BOARD
     show(rows if as_json else [_board_row(row, step) for row in rows], columns, as_json=as_json)
 
@@ -154,10 +148,7 @@ def percentiles(
     Example: fareclass percentiles --from 2026-11-01
     """
     wanted = _wanted(project, model, since, until)
-    if as_csv:
-        typer.echo(csv_text(url, ["percentiles"], **wanted), nl=False)
-        return
-    rows = listed(url, ["percentiles"], **wanted)
+    rows = report(url, ["percentiles"], as_csv=as_csv, **wanted)
     shown = [_percentile_row(row, side) for row in rows for side in ("input", "output")]
     show(rows if as_json else shown, _PERCENTILES, as_json=as_json)
 
