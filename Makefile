@@ -1,6 +1,8 @@
 # Every target does its own set-up. Needed: Python >= 3.11 with pip, make, git. Nothing outside this folder is changed,
 # but for uv's and pip's download caches and, by `serve`, the user's own data, config and cache folders.
 
+# Images of containers often forbid Python to keep what it has compiled: each start would compile 1,000 files again.
+export PYTHONDONTWRITEBYTECODE =
 PYTHON ?= python3
 BIN := .venv/bin
 # uv from the PATH where there is one, else the one that pip put into .venv.

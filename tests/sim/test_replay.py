@@ -101,9 +101,7 @@ class Books(Invariants):
         self.tickets += [ticket for ticket in pool.seen if ticket.state is not State.GONE]
         pool.seen.clear()
         self.calls = {ticket: str(job.replica) for ticket, job in pool._jobs.items() if job.call is not None}
-        self.must_pause = {
-            pool._tickets[call] for _, _, _, call in pool._heap if call is not None and call in pool._tickets
-        }
+        self.must_pause = {pool._tickets[call] for _, _, _, call in pool._cuts if call in pool._tickets}
         for ticket in self.tickets:
             self.ended[ticket.id] = int(ticket not in pool._jobs)
         self.check()

@@ -210,16 +210,17 @@ class SimReplica:
         if self._waiting and not short:
             self._admit(now_us)
         speed = self.speed
-        budget = speed.chunk_tokens
-        self._chunks.clear()
+        chunk, chunks = 0, self._chunks
+        chunks.clear()
         for sequence in self._prefilling:
-            if not budget:
+            left = speed.chunk_tokens - chunk
+            if not left:
                 break
-            tokens = min(budget, sequence.prompt_tokens - sequence.cached - sequence.prefilled)
-            self._chunks.append((sequence, tokens))
-            budget -= tokens
-        batch = self._decoding + len(self._chunks)
-        self._step_ns = speed.step_us(batch, speed.chunk_tokens - budget) * 1_000 + speed.context_ns * self._context
+            tokens = min(left, sequence.prompt_tokens - sequence.cached - sequence.prefilled)
+            chunks.append((sequence, tokens))
+            chunk += tokens
+        batch = self._decoding + len(chunks)
+        self._step_ns = speed.step_us(batch, chunk) * 1_000 + speed.context_ns * self._context
         self._growth_ns = speed.context_ns * self._decoding
         self._end_ns = now_ns + self._step_ns if batch else None
         self._plan()

@@ -94,7 +94,7 @@ class Fleet:
         self._running: list[dict[Sequence, Job]] = [{} for _ in self.replicas]
         self._due_us = [NEVER_US] * len(replicas)
         self._order = count()
-        self._heap: list[tuple[int, int, int, Sequence | None]] = []
+        self._cuts: list[tuple[int, int, int, Sequence]] = []
         self._events: deque[tuple[int, Event]] = deque()
         self._effects: deque[Effect] = deque()
 
@@ -109,34 +109,32 @@ class Fleet:
     def pass_time(self, until_us: int) -> None:
         """The same, without a look at what the calls under way have made by then."""
         self._settle()
-        while (now_us := self._next_us()) <= until_us:
-            self.now_us = now_us
-            if self._heap and self._heap[0][0] <= now_us:
-                _, _, index, call = heapq.heappop(self._heap)
-                if call is None:
-                    self._due_us[index] = NEVER_US
-                    self._look_at(index)
-                else:
-                    self._cut(index, call)
-            elif self._next is not None and self._next.arrival_us <= now_us:
+        due, cuts, scheduler = self._due_us, self._cuts, self.scheduler
+        while True:
+            due_us = next_us = min(due)
+            if cuts and cuts[0][0] < next_us:
+                next_us = cuts[0][0]
+            if self._next is not None and self._next.arrival_us < next_us:
+                next_us = self._next.arrival_us
+            wake = scheduler.next_wake
+            if wake is not None and (wake_us := int(wake * US) + 1) < next_us:
+                next_us = wake_us
+            if next_us > until_us:
+                return
+            if next_us > self.now_us:
+                self.now_us = next_us
+            if due_us == next_us:
+                self._look_at(due.index(due_us))
+            elif cuts and cuts[0][0] == next_us:
+                _, _, index, call = heapq.heappop(cuts)
+                self._cut(index, call)
+            elif self._next is not None and self._next.arrival_us == next_us:
                 job, self._next = self._next, next(self._arrivals, None)
                 self.offer(job)
             else:
-                self._effects += self.scheduler.tick(now_us / US)
+                self._effects += scheduler.tick(self.now_us / US)
             if self._effects or self._events:
                 self._settle()
-
-    def _next_us(self) -> int:
-        heap = self._heap
-        while heap and heap[0][3] is None and heap[0][0] != self._due_us[heap[0][2]]:
-            heapq.heappop(heap)  # a reminder that is void
-        next_us = heap[0][0] if heap else NEVER_US
-        if self._next is not None and self._next.arrival_us < next_us:
-            next_us = self._next.arrival_us
-        wake = self.scheduler.next_wake
-        if wake is not None and (wake_us := int(wake * US) + 1) < next_us:
-            next_us = wake_us
-        return max(self.now_us, next_us)
 
     def _look_at(self, index: int, *, tell: bool = False) -> None:
         """Bring a replica up to now, and come back when something next happens there."""
@@ -152,16 +150,13 @@ class Fleet:
             self._told_at[index] = self.now_us
             deliver, made = self._deliver, replica.made
             for sequence, job in self._running[index].items():
-                deliver(job, made(sequence))
+                if (known := made(sequence)) > job.called:
+                    deliver(job, known)
 
     def _watch(self, index: int) -> None:
-        """Come back when something next happens on the replica; a reminder for another time is void."""
+        """Come back when something next happens on the replica."""
         at_us = self.replicas[index].next_event_us()
-        if at_us is None:
-            self._due_us[index] = NEVER_US
-        elif at_us != self._due_us[index]:
-            self._due_us[index] = at_us
-            heapq.heappush(self._heap, (at_us, next(self._order), index, None))
+        self._due_us[index] = NEVER_US if at_us is None else at_us
 
     def _deliver(self, job: Job, made: int) -> None:
         """Its call has made `made` tokens: pass on and report what is new."""
@@ -288,7 +283,7 @@ class Fleet:
         self._look_at(job.replica)
         cut_us = self.replicas[job.replica].step_end_us if self.replicas[job.replica].made(call) else self.now_us
         if not call.ended and cut_us is not None:
-            heapq.heappush(self._heap, (cut_us, next(self._order), job.replica, call))
+            heapq.heappush(self._cuts, (cut_us, next(self._order), job.replica, call))
         return None
 
     def _cut(self, index: int, call: Sequence) -> None:

@@ -187,6 +187,8 @@ class Sweep:
 
     def _take_for(self, line: Line, rank: int, enough: int, now: float, out: list[Effect]) -> None:
         """Take slots till `enough` are being freed for who may go anywhere, and on each replica for who awaits it."""
+        if self._leaving >= enough and not line.home_width:
+            return
         below = Tier.RESERVED if line is self.lines.guard or line is self.lines.bursts else rank
         if not any(self._movable[below + 1 :]):
             return
