@@ -121,8 +121,7 @@ class Fleet:
                 next_us = wake_us
             if next_us > until_us:
                 return
-            if next_us > self.now_us:
-                self.now_us = next_us
+            self.now_us = max(self.now_us, next_us)
             if due_us == next_us:
                 self._look_at(due.index(due_us))
             elif cuts and cuts[0][0] == next_us:
