@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from fareclass.store.database import Store
+from tests.migrated import migrated
 
 # Databases: each test that asks for `store` runs on SQLite and on a real PostgreSQL.
 
@@ -43,8 +44,11 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     """An open database with all tables."""
-    opened = Store(store_url)
-    opened.upgrade()
+    if store_url.startswith("sqlite:///"):
+        opened = migrated(Path(store_url.removeprefix("sqlite:///")))
+    else:
+        opened = Store(store_url)
+        opened.upgrade()
     yield opened
     opened.release()
     opened.close()

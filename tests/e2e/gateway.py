@@ -26,6 +26,7 @@ from fareclass.config import load
 from fareclass.engine.model_file import fetch_default_model
 from tests.e2e.upstream import QUESTION
 from tests.engine.conftest import eventually
+from tests.migrated import migrated
 
 ADMIN_KEY = "the-operator-chose-this-key"
 MODEL = "m"
@@ -188,6 +189,8 @@ class Gateway:
 async def in_process(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Gateway]:
     """The whole gateway in this loop, on a port of its own."""
     config = load(write_settings(folder, settings), {"FARECLASS_ADMIN_KEY": ADMIN_KEY})
+    if "store" not in settings:
+        migrated(folder / "db" / "fareclass.db").close()
     system = await build(config, lambda _step: None)
     assert system.first_keys is not None
     with _bound_socket(config) as listener:

@@ -32,6 +32,7 @@ from fareclass.flow.control import Control
 from fareclass.store.database import Store
 from fareclass.wire.asgi import DataPlane
 from fareclass.wire.project_plane import project_app
+from tests.migrated import migrated
 from tests.wire.admin_plane import ADMIN_KEY, make_app, make_control
 from tests.wire.plane import SECRET, FakeWalk, Running
 
@@ -94,8 +95,7 @@ async def admin(control: Control) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """A control plane on a real socket."""
-    store = Store(f"sqlite:///{tmp_path / 'db' / 'fareclass.db'}")
-    store.upgrade()
+    store = migrated(tmp_path / "db" / "fareclass.db")
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(make_app(make_control(store, tmp_path)), log_config=None, lifespan="off")
     server = uvicorn.Server(config)

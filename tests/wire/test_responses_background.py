@@ -13,7 +13,6 @@ from fareclass.core.request import Request
 from fareclass.core.snapshot import Snapshot
 from fareclass.flow.clock import now_us
 from fareclass.flow.stored_responses import StoredResponses
-from fareclass.store.database import Store
 from fareclass.store.responses import ResponseRow, put_responses
 from fareclass.store.tables import projects
 from fareclass.wire.calls import Calls
@@ -21,6 +20,7 @@ from fareclass.wire.http_reply import HttpReply
 from fareclass.wire.responses import ResponsesEndpoint
 from fareclass.wire.responses_background import Background
 from tests.engine.conftest import eventually
+from tests.migrated import migrated
 from tests.wire.plane import FakeWalk
 from tests.wire.test_openai_parse import ARRIVAL, KEY
 
@@ -47,8 +47,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Iterator[StoredResponses]:
-    store = Store(f"sqlite:///{tmp_path / 'db' / 'fareclass.db'}")
-    store.upgrade()
+    store = migrated(tmp_path / "db" / "fareclass.db")
     with store.write() as connection:
         connection.execute(projects.insert(), [{"id": KEY.project.id, "name": "acme", "weight": 1, "created_us": 1}])
     yield StoredResponses(store)

@@ -13,6 +13,7 @@ from fareclass.store.database import Store
 from fareclass.store.responses import ResponseRow, find_responses, put_responses, sweep_responses
 from fareclass.store.tables import projects
 from tests.engine.conftest import eventually
+from tests.migrated import migrated
 
 BROKEN = OperationalError("INSERT", {}, Exception("disk full"))
 FLOW = "fareclass.flow.stored_responses."
@@ -20,8 +21,7 @@ FLOW = "fareclass.flow.stored_responses."
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'db' / 'fareclass.db'}")
-    opened.upgrade()
+    opened = migrated(tmp_path / "db" / "fareclass.db")
     with opened.write() as connection:
         connection.execute(projects.insert(), [{"id": "proj_a", "name": "acme", "weight": 1, "created_us": 1}])
     yield opened
