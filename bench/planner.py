@@ -3,7 +3,7 @@
 Prices are 1 and 4 USD per 1M input and output tokens; the fee of a reservation is 40, 58 and 75 % of what its floor, used
 to the full, would cost at default: above that use it pays. Every plan is judged by what the second half then costs, in % of
 all-default. *Hindsight* is the planner's own search on the second half, with nothing to be unsure of, or the best trivial
-plan there if that is better.
+plan there if that is better. One split is one realised future, so four more are averaged below.
 
 What the traces do not say is drawn by seed: of ServeGen the requests of each minute from each client's rate and CV,
 and lengths that are missing from the client's other windows; of BurstGPT, which has hours only, the minute and the length of
@@ -15,6 +15,7 @@ import csv
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from fareclass.planner.search import Expectation
 from fareclass.planner.trace import read_trace
 
 BREAK_EVENS = (0.40, 0.58, 0.75)
+SPLITS = (1 / 2, 3 / 5, 2 / 3, 3 / 4, 4 / 5)
 SEED = 1
 PRICES = Decimal(1), Decimal(4)
 INPUT_MEAN, OUTPUT_MEAN, SIGMA = 620, 250, 1.0
@@ -177,23 +179,45 @@ def season(seed: int) -> tuple[Demand, Demand]:
     return past.part(0, 728 * DAY), past.part(728 * DAY, 1_092 * DAY)
 
 
+def split(demand: Demand, share: float) -> tuple[Demand, Demand]:
+    """The first part and the rest; parts of long traces are whole hours."""
+    at = int(demand.minutes * share)
+    at -= at % 60 if demand.minutes > 2 * DAY else 0
+    return demand.part(0, at), demand.part(at, demand.minutes)
+
+
 def show_traces(paths: list[Path]) -> None:
+    demands = {path.name[:34]: load(path) for path in paths}
     print(f"{'trace':34} {'pays':>5} {'priority':>9} {'P50':>7} {'P90':>7} {'ours':>7} {'hindsight':>10} {'goal':>7}")
-    for path in paths:
-        demand = load(path)
-        half = demand.minutes // 2
-        half -= half % 60 if demand.minutes > 2 * DAY else 0
-        first, second = demand.part(0, half), demand.part(half, demand.minutes)
+    for name, demand in demands.items():
+        first, second = split(demand, SPLITS[0])
         for break_even in BREAK_EVENS:
             one = judge(first, second, book(break_even))
             met = "met" if one.ours <= one.goal + 1e-9 else "missed"
             shares = (one.priority, one.p50, one.p90, one.ours, one.hindsight, one.goal)
             cells = [f"{share:.1%}" for share in shares]
             print(
-                f"{path.name[:34]:34} {break_even:>5.0%} {cells[0]:>9} {cells[1]:>7} {cells[2]:>7} {cells[3]:>7} "
+                f"{name:34} {break_even:>5.0%} {cells[0]:>9} {cells[1]:>7} {cells[2]:>7} {cells[3]:>7} "
                 f"{cells[4]:>10} {cells[5]:>7} {met}",
                 flush=True,
             )
+    show_splits(demands)
+
+
+def show_splits(demands: dict[str, Demand]) -> None:
+    """One plan of a kind for every split and price: the best of them may not be picked afterwards."""
+    print("\nCost beyond hindsight, of all-default: mean (worst) of " + ", ".join(f"{share:.0%}" for share in SPLITS))
+    print(f"{'trace':34} {'default':>16} {'P50':>16} {'P90':>16} {'ours':>16}")
+    beyond: dict[str, list[list[float]]] = {name: [] for name in demands}
+    for name, demand in demands.items():
+        for share, break_even in product(SPLITS, BREAK_EVENS):
+            one = judge(*split(demand, share), book(break_even))
+            beyond[name].append([cost - one.hindsight for cost in (1.0, one.p50, one.p90, one.ours)])
+    if len(beyond) > 1:
+        beyond["all"] = [row for rows in beyond.values() for row in rows]
+    for name, rows in beyond.items():
+        cells = [f"{np.mean(column):.1%} ({max(column):.1%})" for column in zip(*rows, strict=True)]
+        print(f"{name:34} {cells[0]:>16} {cells[1]:>16} {cells[2]:>16} {cells[3]:>16}")
 
 
 def show_seasons(seeds: Callable[[], range] = lambda: range(1, 4)) -> None:

@@ -26,7 +26,7 @@ _EMPTY = 0.03
 """Of the mean: added to a level, so that an idle one has a logarithm."""
 _KNOWN_SPREAD = 0.1
 _KNOWN_WEIGHT = 2
-_UNSEEN_DAY = 0.3
+_UNSEEN_DAY = 0.4
 _UNSEEN_WEEK = 0.15
 _SPREAD_MAX = 1.2
 _RATIO_MAX = 1.0
@@ -102,14 +102,14 @@ def _slope(value: Series) -> float:
 
 def _spread(inputs: Series, outputs: Series) -> tuple[float, float]:
     """Of the level and of the ratio of the sides, by how far parts of the past lie apart."""
-    unseen = _UNSEEN_DAY if len(inputs) < _DAY_MINUTES else _UNSEEN_WEEK if len(inputs) < 7 * _DAY_MINUTES else 0.0
-    known = (_KNOWN_SPREAD**2 + unseen**2) * _KNOWN_WEIGHT
+    known = _KNOWN_SPREAD**2 * _KNOWN_WEIGHT
     sides = [side for side in (inputs, outputs) if side.any()] or [np.ones(1)]
     moves = np.array([_moves(side) for side in sides])
-    level = np.sqrt((known + (moves.mean(0) ** 2).sum()) / (_KNOWN_WEIGHT + moves.shape[1]))
+    level = (known + (moves.mean(0) ** 2).sum()) / (_KNOWN_WEIGHT + moves.shape[1])
     apart = np.ptp(moves, axis=0)
-    ratio = np.sqrt((known + (apart**2).sum()) / (_KNOWN_WEIGHT + moves.shape[1]))
-    return min(_SPREAD_MAX, float(level)), min(_RATIO_MAX, _RATIO_FACTOR * float(ratio))
+    ratio = (known + (apart**2).sum()) / (_KNOWN_WEIGHT + moves.shape[1])
+    unseen = _UNSEEN_DAY if len(inputs) < _DAY_MINUTES else _UNSEEN_WEEK if len(inputs) < 7 * _DAY_MINUTES else 0.0
+    return min(_SPREAD_MAX, float(np.sqrt(level + unseen**2))), min(_RATIO_MAX, _RATIO_FACTOR * float(np.sqrt(ratio)))
 
 
 def _moves(side: Series) -> Series:

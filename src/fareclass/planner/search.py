@@ -23,7 +23,7 @@ _FINER = 2
 """The table's floors are 12 % apart; between them it is read in so many steps."""
 _POLISH = tuple(2.0 ** (np.arange(-4, 5) / steps) for steps in (24, 96))
 """The best floor of the table is moved by up to 12 % in steps of 3 %, then by up to 3 % in finer ones."""
-_BLURRED = 0.5
+_BLURRED = 0.3
 """Where the level is no surer than this, costs are so smooth between the table's floors that it is fine enough."""
 _NODES = ((-np.sqrt(3.0), 1 / 6), (0.0, 2 / 3), (np.sqrt(3.0), 1 / 6))
 """Gauss and Hermite's three points of a normal distribution, and their weights."""
