@@ -366,6 +366,9 @@ def _traces(stack: AsyncExitStack) -> "Traces | None":
         return None
     from fareclass.telemetry.traces import Traces  # noqa: PLC0415 - a quarter of a second, for those alone who want spans
 
-    traces = Traces()
+    try:
+        traces = Traces()
+    except ValueError as error:
+        raise StartError(f"spans can't be sent as OpenTelemetry's variables (OTEL_…) say: {error}") from None
     stack.push_async_callback(traces.close)
     return traces

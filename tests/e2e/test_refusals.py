@@ -93,13 +93,16 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(gateway):
 async def test_r3_reserved_without_a_reservation(gateway, word):
     answer = await gateway.ask(service_tier=word)
     assert (answer.status_code, error(answer)["message"]) == (400, "Reservation not found.")
+    (row,) = await gateway.recorded(1)
+    assert (row["requested_tier"], row["served_tier"]) == ("reserved", "reserved"), "as it was asked for (R5)"
 
 
 async def test_an_unknown_model_is_a_404(gateway):
     for path, body in (("/chat/completions", chat(model="gpt-9")), ("/completions", {"model": "gpt-9", "prompt": "x"})):
-        answer = await gateway.http.post(path, json=body)
+        answer = await gateway.http.post(path, json=body | {"service_tier": "flex"})
         assert (answer.status_code, error(answer)["code"]) == (404, "model_not_found")
         assert "gpt-9" in error(answer)["message"]
+    assert {row["requested_tier"] for row in await gateway.recorded(2)} == {"flex"}, "as it was asked for (R5)"
 
 
 async def test_r3_a_tier_that_the_key_does_not_allow_names_both(gateway):

@@ -148,12 +148,27 @@ async def test_r45_the_rule_in_force_decides(two):
     assert (await two.ask(model="smarter")).status_code == 404
 
 
+async def test_r3_r45_a_tier_that_none_of_them_allows(launch):
+    """What this key may use on any of them is named, whichever model stands first."""
+    async with serving(Upstream()) as small, serving(Upstream()) as large:
+        fleet = settings(small.url, large.url)
+        fleet["models"]["small"]["tiers"] = ["priority"]
+        two = Two(await launch(fleet), small, large)
+        await two.route()
+        thrifty = two.gateway.caller((await two.gateway.new_key(default_tier="flex", allowed_tiers=["flex"]))["secret"])
+        answer = await thrifty.post("/chat/completions", json=chat(model="smart", service_tier="priority"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
+        assert answer.json()["error"]["message"].endswith("this request may use `auto`, `flex`.")
+
+
 async def test_r45_limits_hold_or_are_told(two):
     """Rather no answer than one below the quality or beyond the price; rather a slow one than none."""
     await two.route(limits={"usd_per_1m_max": "0.01"})
-    answer = await two.ask()
+    answer = await two.ask(service_tier="flex")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
     assert "usd_per_1m_max" in answer.text
+    (row,) = await two.gateway.recorded(1)
+    assert (row["route"], row["requested_tier"], row["model"]) == ("smart", "flex", ""), "no model was picked (R5)"
 
     async def slowly(turn):
         await asyncio.sleep(0.02)

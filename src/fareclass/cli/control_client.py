@@ -225,6 +225,8 @@ def unreachable(url: str, error: Exception, timeout_s: float = _TIMEOUT_S) -> st
             return f"what answers at {url} speaks no TLS that this machine understands: is it http instead of https?"
     if isinstance(error, httpx.ProtocolError | httpx.ReadError):
         return f"the connection to {url} broke off: is it the gateway's address, with the right one of http and https?"
+    if isinstance(error, httpx.ReadTimeout):
+        return f"no answer from {url} within {timeout_s:.0f} s: it may be busy; try again, or ask for less at once"
     if isinstance(error, httpx.TimeoutException):
         return f"no answer from {url} within {timeout_s:.0f} s: is it the gateway's address?"
     return f"can't reach the gateway at {url} ({error}): start it with `fareclass serve`, or name it with --url"

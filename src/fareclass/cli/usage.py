@@ -34,6 +34,7 @@ _BOARD = {
     "requests": "REQUESTS",
     "throttled": "THROTTLED",
     "shed": "SHED",
+    "expired": "EXPIRED",
     "ttft_p50": "TTFT-P50",
     "ttft_p99": "TTFT-P99",
     "token_p50": "TOKEN-P50",
@@ -166,6 +167,7 @@ def _board_row(row: Mapping[str, Any], step: int | None) -> dict[str, Any]:
         row[name] or {} for name in ("ttft_ms", "inter_token_ms", "queue_ms", "output_tokens_per_s")
     )
     return _row(row, step) | {
+        "expired": row["outcomes"].get("expired", 0),
         "ttft_p50": ttft.get("p50"),
         "ttft_p99": ttft.get("p99"),
         "token_p50": token.get("p50"),

@@ -7,6 +7,7 @@ from typing import Any
 from fareclass.core.capacity import MICRO
 from fareclass.core.tiers import TIERS
 from fareclass.flow.dispatch import Dispatcher
+from fareclass.flow.pool_view import shown_wait_s
 from fareclass.flow.reserved import Standing
 from fareclass.telemetry.states import PoolState
 
@@ -42,7 +43,7 @@ class Fleet:
                 model=model,
                 queued={tier: brain.lines.waiting(tier) for tier in TIERS},
                 paused={tier: brain.lines.by_rank[tier].returned for tier in TIERS},
-                wait_s={tier: brain.wait_s(tier, now) for tier in TIERS},
+                wait_s={tier: shown_wait_s(brain, tier, now) for tier in TIERS},
                 running={tier: brain.running(tier) for tier in TIERS},
                 slots={replica.id: replica.slots for replica in brain.replicas.values()},
                 up={replica.id: replica.open for replica in brain.replicas.values()},

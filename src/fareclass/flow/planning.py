@@ -218,11 +218,12 @@ class Planning:
 
 
 def _times(query: PlanQuery) -> tuple[int, int]:
-    """Whole hours that are past: so that hours of the day are whole, too."""
+    """Past, and never before what was asked: whole minutes, or hours where there are enough days to tell hours apart."""
     now = now_us() // MINUTE_US * MINUTE_US
     to_us = now if query.to_us is None else min(now, query.to_us // MINUTE_US * MINUTE_US)
     from_us = to_us - _SPAN_DAYS * DAY_US if query.from_us is None else query.from_us
-    from_us = from_us // _HOUR_US * _HOUR_US
+    unit = _HOUR_US if to_us - from_us >= HOURS_DAYS * DAY_US else MINUTE_US
+    from_us = -(-from_us // unit) * unit
     if from_us >= to_us:
         raise ControlError("invalid", "must be at least a minute before the end, and past", "from")
     return from_us, to_us

@@ -22,13 +22,18 @@ def show_tiers(
             "running": brain.running(tier),
             "waiting": brain.lines.waiting(tier),
             "paused": brain.lines.by_rank[tier].returned,
-            "expected_wait_ms": round(brain.wait_s(tier, now) * 1000),
+            "expected_wait_ms": round(shown_wait_s(brain, tier, now) * 1000),
             "oldest_wait_ms": round(oldest_s.get(tier, 0.0) * 1000),
             "pauses": pauses[tier],
             "restarts": restarts[tier],
         }
         for tier in TIERS
     }
+
+
+def shown_wait_s(brain: Brain, tier: Tier, now: float) -> float:
+    """The wait that a newcomer would expect. Nobody waits longer than his tier's limit: by then he is refused."""
+    return min(brain.wait_s(tier, now), brain.policies[tier].max_wait_s)
 
 
 def show_headroom(brain: Brain) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fareclass.store import catalog
 from fareclass.store.entries import Filters
 from fareclass.store.records import moment
 
-_MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 _PERCENTILE_DAYS = 30
 """What percentiles are of where nobody says from when."""
 

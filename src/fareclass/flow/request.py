@@ -38,6 +38,8 @@ from fareclass.sched.ticket import Ticket
 
 _log = logging.getLogger(__name__)
 _LEDGER_RETRY_MS = 2_000
+_RESTART_MS = 5_000
+"""A gateway that is started anew is back in so long."""
 _NO_LEDGER = "The gateway can't record usage at the moment, so it takes no new work."
 
 
@@ -107,7 +109,7 @@ class Walk:
                     await self._settle(visit, _hang_up(), reply=None)
                     raise
                 # The gateway ends before the request does; this is its last chance to say so.
-                ending = Refusal(Outcome.INTERNAL, "The gateway was stopped before the answer was whole. Try again.")
+                ending = _stopped(visit.production)
             except Exception:  # noqa: BLE001 - a fault of ours must reach caller and log, and end as one outcome
                 _log.exception("a request failed inside the gateway", extra={"request_id": request.id})
                 ending = Refusal(Outcome.INTERNAL, f"The gateway failed; its operator finds it as {request.id}.")
@@ -161,6 +163,7 @@ class Walk:
                 return model
             if (route := snapshot.routes.get(request.model)) is None:
                 raise Refusal(Outcome.NOT_FOUND, f"The model `{request.model[:200]}` does not exist.", param="model")
+            visit.route = route.name
             visit.way = self._routing.begin(snapshot, route, request)
         return snapshot.models[visit.way.pick.model]
 
@@ -367,6 +370,14 @@ class Walk:
         except LedgerUnavailable:
             _log.exception("an entry waits for the ledger", extra={"request_id": entry.id})
         self._observe(entry)
+
+
+def _stopped(production: Production | None) -> Refusal:
+    """The gateway ends before the request does. What never ran is no fault: it had found no room yet."""
+    if production is None or production.started_s is None:
+        message = "The gateway is being stopped before the request's turn came. Try again once it is back."
+        return Refusal(Outcome.SHED, message, retry_after_ms=_RESTART_MS)
+    return Refusal(Outcome.INTERNAL, "The gateway was stopped before the answer was whole. Try again.")
 
 
 def _hang_up() -> Refusal:

@@ -23,7 +23,7 @@ from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
 from fareclass.policy.routes import Option, Pick, order, rule_for, wall
 from fareclass.policy.speeds import Speeds
-from fareclass.policy.tiers import Claim, asked, check_allowed, usable
+from fareclass.policy.tiers import Claim, asked, check_allowed, meant, not_on_route, usable
 
 _MAY_HELP: Final = frozenset({Outcome.THROTTLED, Outcome.SHED, Outcome.EXPIRED, Outcome.UPSTREAM_FAILED})
 """Ends after which the same request may have better luck later."""
@@ -138,15 +138,14 @@ class Routing:
             )
         now_s = asyncio.get_running_loop().time()
         found: list[tuple[Claim, Option]] = []
-        cause: Refusal | None = None
+        causes: list[Refusal] = []
         for member in route.models:
             try:
                 found.append(self._option(snapshot, request, member, now_s))
             except Refusal as refusal:
-                cause = cause or refusal.alone()
+                causes.append(refusal.alone())
         if not found:
-            missing = f"No model of the route `{route.name[:200]}` is there any more."
-            raise cause or Refusal(Outcome.NOT_FOUND, missing, param="model")
+            raise _none_can(snapshot, route, request, causes)
         tier, workload = found[0][0].requested, request.key.workload
         rule, last = rule_for(route, tier, workload), self._last(route, tier, workload)
         due = now_s - last.tried_s >= SPEED_TRY_S
@@ -215,6 +214,19 @@ class Routing:
             and _fits(request, model, likely.prompt),
             room=room or claim.requested is not Tier.RESERVED,
         )
+
+
+def _none_can(snapshot: Snapshot, route: Route, request: Request, causes: Sequence[Refusal]) -> Refusal:
+    """Why no model of a route can take a request; that of the first, where they differ."""
+    if not causes:
+        return Refusal(
+            Outcome.NOT_FOUND, f"No model of the route `{route.name[:200]}` is there any more.", param="model"
+        )
+    tier = meant(request.key, request.tier_word)
+    if tier is not None and all(each.outcome is Outcome.FORBIDDEN and each.param == "service_tier" for each in causes):
+        models = [snapshot.models[member.model] for member in route.models]
+        return not_on_route(tier, route.name, request.key, models)
+    return causes[0]
 
 
 def _fits(request: Request, model: Model, prompt_tokens: int) -> bool:

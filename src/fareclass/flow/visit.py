@@ -16,30 +16,28 @@ from fareclass.flow.routing import Way
 from fareclass.metering.pricing import cost
 from fareclass.policy.escalation import Raised
 from fareclass.policy.estimate import Estimator
-from fareclass.policy.tiers import Terms
+from fareclass.policy.tiers import Terms, meant
 
 SPILLED = "reservation_exhausted"
 """What `x-fareclass-spilled` says."""
-_UNKNOWN = Terms(Tier.DEFAULT, Tier.DEFAULT)
-"""Of a request that ended before its tier was understood."""
 
 
 class Visit:
     """Filled in as the request is understood, admitted and served; `ended_us` when its holds are settled.
 
-    `trace` and `parent` are as in `Finished`. `way` is that of a request that names a route (R45).
+    `trace` and `parent` are as in `Finished`. `route` and `way` are those of a request that names a route (R45).
     """
 
     __slots__ = (
-        "book", "ended_us", "key", "model", "parent", "production", "raised", "request", "settled", "terms",
-        "trace", "way",
+        "book", "ended_us", "key", "model", "parent", "production", "raised", "request", "route", "settled",
+        "terms", "trace", "way",
     )  # fmt: skip
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.settled = False
         self.ended_us = 0
-        self.trace = self.parent = ""
+        self.trace = self.parent = self.route = ""
         self.book: PriceBook | None = None
         self.key = request.key
         self.model: Model | None = None
@@ -77,7 +75,7 @@ class Visit:
     ) -> Finished:
         """The event, with its price if there was a first token; what nobody has seen of it for our fault is free."""
         request, key = self.request, self.key
-        requested, served = self.terms or _UNKNOWN
+        requested, served = self.terms or self._meant()
         finished = Finished(
             id=request.id,
             caller_id=request.caller_id,
@@ -98,7 +96,7 @@ class Visit:
             spilled=self.spilled,
             escalated=self.raised is not None,
             width=request.width,
-            route="" if self.way is None else self.way.route,
+            route=self.route,
             trace=self.trace,
             parent=self.parent,
         )
@@ -110,6 +108,13 @@ class Visit:
             if production.first_token_s is not None and not unseen:
                 self._add_price(finished, production.first_token_s)
         return finished
+
+    def _meant(self) -> Terms:
+        """Of a request that ended before its tier was understood: what its caller wrote, if that is a tier at all."""
+        request = self.request
+        tier = Tier.BATCH if request.job is not None else meant(self.key, request.tier_word)
+        tier = Tier.DEFAULT if tier is None else tier
+        return Terms(tier, tier)
 
     def _add_production(self, finished: Finished, production: Production) -> None:
         ticket, request = production.seat.ticket, self.request

@@ -266,10 +266,11 @@ class _Run:
 
     def _made(self, name: str) -> PoolReplay:
         if name not in self._pools:
-            asked = f"for model {name!r}" if name else "for no model"
-            raise ReplayError(
-                f"the trace has requests {asked}; models that can be replayed: {', '.join(self._pools) or 'none'}"
-            )
+            there = f"models that can be replayed: {', '.join(self._pools) or 'none'}"
+            if name == self._model:
+                raise ReplayError(f"there is no model {name!r}; {there}")
+            asked = f"for model {name!r}" if name else "that name no model"
+            raise ReplayError(f"the trace has requests {asked}; send all of it to one with --model; {there}")
         project = self._project
         return PoolReplay(
             self._pools[name],

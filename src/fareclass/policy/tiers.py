@@ -1,6 +1,6 @@
 """Which tier a request is admitted as (R1 to R3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -44,21 +44,23 @@ def asked(key: Key, model: Model, word: str | None, reservations: Sequence[Reser
         Refusal: `invalid` for a word that is no tier, for batch and for reserved without a reservation.
     """
     auto = word == "auto" and key.default_tier is not Tier.RESERVED
-    if word is None or word == "auto":
-        tier = key.default_tier
-    elif word in BY_WORD:
-        tier = BY_WORD[word]
-    elif word in ALIASES:
-        tier = ALIASES[word]
-    else:
-        raise _invalid(f"`{word[:64]}` is no service tier; {_usable(key, model)}.")
+    tier = meant(key, word)
+    if tier is None:
+        raise _invalid(f"`{(word or '')[:64]}` is no service tier; {_usable(key, model.tiers)}.")
     if tier is Tier.BATCH:
-        raise _invalid(f"The batch tier is only for jobs of a batch API; {_usable(key, model)}.")
+        raise _invalid(f"The batch tier is only for jobs of a batch API; {_usable(key, model.tiers)}.")
     if tier is Tier.RESERVED:
         if not reservations:
             raise _invalid("Reservation not found.")
         return Claim(tier, overflow(key, reservations), claims=True)
     return Claim(tier, tier, claims=auto and bool(reservations) and _allows(Tier.RESERVED, key, model))
+
+
+def meant(key: Key, word: str | None) -> Tier | None:
+    """The tier that a word stands for, whether or not it may be had; None where it is no tier."""
+    if word is None or word == "auto":
+        return key.default_tier
+    return BY_WORD.get(word, ALIASES.get(word))
 
 
 def usable(reservations: Sequence[Reservation], at_us: int) -> Sequence[Reservation]:
@@ -88,9 +90,16 @@ def exhausted(wait_s: float | None) -> Refusal:
 def check_allowed(tier: Tier, key: Key, model: Model) -> None:
     """Refuse with `forbidden` a tier that the key or the model does not allow."""
     if key.allowed_tiers is not None and tier not in key.allowed_tiers:
-        raise _forbidden(tier, f"the key `{key.name}`", key, model)
+        raise _forbidden(tier, f"the key `{key.name}`", key, model.tiers)
     if tier not in model.tiers:
-        raise _forbidden(tier, f"the model `{model.name}`", key, model)
+        raise _forbidden(tier, f"the model `{model.name}`", key, model.tiers)
+
+
+def not_on_route(tier: Tier, route: str, key: Key, models: Iterable[Model]) -> Refusal:
+    """None of a route's models allows the tier, each for a reason of its own: what some of them do allow (R3, R45)."""
+    return _forbidden(
+        tier, f"any model of the route `{route[:200]}`", key, frozenset[Tier]().union(*(m.tiers for m in models))
+    )
 
 
 def _allows(tier: Tier, key: Key, model: Model) -> bool:
@@ -101,17 +110,17 @@ def _invalid(message: str) -> Refusal:
     return Refusal(Outcome.INVALID, message, param="service_tier")
 
 
-def _forbidden(tier: Tier, who: str, key: Key, model: Model) -> Refusal:
+def _forbidden(tier: Tier, who: str, key: Key, tiers: frozenset[Tier]) -> Refusal:
     return Refusal(
         Outcome.FORBIDDEN,
-        f"The service tier `{tier.word}` is not allowed for {who}; {_usable(key, model)}.",
+        f"The service tier `{tier.word}` is not allowed for {who}; {_usable(key, tiers)}.",
         param="service_tier",
     )
 
 
-def _usable(key: Key, model: Model) -> str:
-    """What this caller may send to this model, in words."""
-    allowed = model.tiers if key.allowed_tiers is None else model.tiers & key.allowed_tiers
+def _usable(key: Key, tiers: frozenset[Tier]) -> str:
+    """What this caller may send where these are allowed, in words."""
+    allowed = tiers if key.allowed_tiers is None else tiers & key.allowed_tiers
     usable = [tier for tier in _SENT if tier in allowed]
     words = ["`auto`"] if key.default_tier in usable else []
     words += [_SENT[tier] for tier in usable]

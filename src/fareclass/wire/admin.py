@@ -77,7 +77,7 @@ def admin_app(
     routes = [
         Route(PREFIX + operation.path, guard.behind(operation), methods=[operation.method]) for operation in operations
     ]
-    return Starlette(
+    app = Starlette(
         routes=[*routes, Route("/admin/openapi.json", openapi), *also],
         exception_handlers={
             ControlError: _refused,
@@ -86,6 +86,8 @@ def admin_app(
             SQLAlchemyError: _store_error,
         },
     )
+    app.router.redirect_slashes = False  # it would send callers to whatever host they have named
+    return app
 
 
 def all_operations(

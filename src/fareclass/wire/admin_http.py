@@ -1,12 +1,13 @@
 """HTTP as the control plane speaks it: bodies and parameters in, objects, pages and errors out."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from fareclass.core.limits import ADMIN_BODY_BYTES
@@ -89,6 +90,27 @@ async def read_body(request: Request, kind: type[T], most_bytes: int = ADMIN_BOD
         return msgspec.json.decode(bytes(raw), type=kind)
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from None
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work, which is ended once the caller has hung up. The request's body must have been read.
+
+    Raises:
+        ClientDisconnect: he has.
+        ControlError: the gateway stops and can't wait for it.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    except asyncio.CancelledError:
+        raise ControlError("unavailable", "The gateway is being stopped. Try again once it is back.") from None
+    finally:
+        leaving.cancel()
+        working.cancel()
 
 
 def read_query(request: Request, kind: type[T]) -> T:

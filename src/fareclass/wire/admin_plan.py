@@ -1,12 +1,10 @@
 """Plans over HTTP (R44): `POST /admin/v1/plan`. It changes nothing, so the read-only key may ask for one, too."""
 
-import asyncio
 import math
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from msgspec import Meta, Struct, field
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from fareclass.core.limits import MODEL_CHARS, PLAN_BODY_BYTES, PLAN_TRACE_ROWS, TRACE_TOKENS
@@ -15,14 +13,13 @@ from fareclass.flow.operator_rules import ControlError, tier_of
 from fareclass.flow.planning import Planning, PlanQuery
 from fareclass.planner.advice import PlanRow
 from fareclass.planner.trace import Arrival
-from fareclass.wire.admin_http import Operation, micros, page, read_body
+from fareclass.wire.admin_http import Operation, micros, page, read_body, while_there
 from fareclass.wire.admin_types import Moment
 
 Tokens = Annotated[int, Meta(ge=0, le=TRACE_TOKENS)]
 Name = Annotated[str, Meta(max_length=MODEL_CHARS)]
 _LATEST_S = 253_402_300_799
 """The end of the year 9999."""
-_T = TypeVar("_T")
 
 
 class TraceRow(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -71,26 +68,8 @@ class PlanAdmin:
             to_us=micros(body.to),
             trace=None if body.trace is None else _arrivals(body.trace),
         )
-        rows = await _while_there(request, self._planning.plan(query))
+        rows = await while_there(request, self._planning.plan(query))
         return page(rows, len(rows), "model")
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """What comes of the work, which is ended once the caller has hung up. The request's body must have been read.
-
-    Raises:
-        ClientDisconnect: he has.
-    """
-    working = asyncio.create_task(work)
-    leaving = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return await working
-    finally:
-        leaving.cancel()
-        working.cancel()
 
 
 def _arrivals(rows: list[TraceRow]) -> list[Arrival]:

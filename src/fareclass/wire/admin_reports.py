@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fareclass.core.limits import REPORTS_RUNNING
+from fareclass.flow.clock import now_us
 from fareclass.flow.control import Control
 from fareclass.flow.operator_rules import ControlError
 from fareclass.flow.reporting import Reports, UsageQuery
@@ -17,11 +18,12 @@ from fareclass.metering.board import TierRow
 from fareclass.metering.invoice import Invoice, Line
 from fareclass.metering.percentiles import PercentileRow
 from fareclass.metering.report import UsageRow
-from fareclass.wire.admin_http import Operation, micros, page, read_query
+from fareclass.wire.admin_http import Operation, micros, page, read_query, while_there
 from fareclass.wire.admin_types import Moment
 from fareclass.wire.csv_table import columns_of, csv_answer
 
 Step = Annotated[int, Meta(ge=1, le=366 * 86_400)]
+_LIVE_US = 600 * 1_000_000
 _OF_INVOICE = ("project", "project_name", "month")
 
 
@@ -72,11 +74,14 @@ class InvoiceParams(ReportParams):
 
 
 class ReportAdmin:
-    """Turns HTTP into reports, which are read and written out in threads, `REPORTS_RUNNING` at once; the others wait."""
+    """Turns HTTP into reports, which are read and written out in threads, `REPORTS_RUNNING` at once; the others wait.
+
+    Those of the last minutes, which live pictures ask for again and again, wait for nobody's long ones.
+    """
 
     def __init__(self, control: Control) -> None:
         self._reports = Reports(control)
-        self._room = asyncio.Semaphore(REPORTS_RUNNING)
+        self._room, self._live = (asyncio.Semaphore(REPORTS_RUNNING) for _ in range(2))
 
     def operations(self) -> list[Operation]:
         """What the control plane can report."""
@@ -112,26 +117,39 @@ class ReportAdmin:
         query = msgspec.structs.replace(
             _query(params), key=params.key, tag=(name, value) if name else None, step_s=params.step, by=by
         )
-        return await self._made(lambda: _answer(self._reports.usage(query), UsageRow, params.format))
+        return await self._made(request, query, lambda: _answer(self._reports.usage(query), UsageRow, params.format))
 
     async def tiers(self, request: Request) -> Response:
         params = read_query(request, TierParams)
         query = msgspec.structs.replace(_query(params), step_s=params.step)
-        return await self._made(lambda: _answer(self._reports.tiers(query), TierRow, params.format))
+        return await self._made(request, query, lambda: _answer(self._reports.tiers(query), TierRow, params.format))
 
     async def percentiles(self, request: Request) -> Response:
         params = read_query(request, PercentileParams)
+        query = _query(params)
         return await self._made(
-            lambda: _answer(self._reports.percentiles(_query(params)), PercentileRow, params.format)
+            request, query, lambda: _answer(self._reports.percentiles(query), PercentileRow, params.format)
         )
 
     async def invoices(self, request: Request) -> Response:
         params = read_query(request, InvoiceParams)
-        return await self._made(lambda: _bills(self._reports.invoices(params.project, params.month), params.format))
+        return await self._made(
+            request, None, lambda: _bills(self._reports.invoices(params.project, params.month), params.format)
+        )
 
-    async def _made(self, make: Callable[[], Response]) -> Response:
-        async with self._room:
-            return await asyncio.to_thread(make)
+    async def _made(self, request: Request, query: UsageQuery | None, make: Callable[[], Response]) -> Response:
+        """Whose caller has hung up is not made any more, or no longer waited for if it is being made."""
+        live = query is not None and query.from_us is not None and query.from_us >= now_us() - _LIVE_US
+        await request.body()
+        return await while_there(request, _in_turn(self._live if live else self._room, make))
+
+
+async def _in_turn(room: asyncio.Semaphore, make: Callable[[], Response]) -> Response:
+    """One place for one thread: a thread can't be ended, so its place is taken until it is through."""
+    await room.acquire()
+    thread = asyncio.create_task(asyncio.to_thread(make))
+    thread.add_done_callback(lambda _: room.release())
+    return await asyncio.shield(thread)
 
 
 def _query(params: TierParams | PercentileParams) -> UsageQuery:

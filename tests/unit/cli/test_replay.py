@@ -74,9 +74,12 @@ def test_floors_that_do_not_fit_are_told(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((), "the trace has requests for no model; models that can be replayed: sim"),
+        (
+            (),
+            "the trace has requests that name no model; send all of it to one with --model; models that can be replayed: sim",
+        ),
         (("--model", "slow"), "the speed of slow is not known: set `capacity` in the configuration"),
-        (("--model", "none"), "requests for model 'none'; models that can be replayed: sim"),
+        (("--model", "none"), "there is no model 'none'; models that can be replayed: sim"),
         (("--tier", "gold"), "must be one of reserved, priority, default, flex, batch, not 'gold'"),
         (("--mix", "flex"), "must be NAME=VALUE"),
         (("--mix", "flex=much"), "'much' is no share"),

@@ -144,10 +144,14 @@ def test_load_lets_requests_come_faster() -> None:
 
 def test_a_model_without_a_pool_is_told() -> None:
     pools = {"m": POOL, "n": msgspec.structs.replace(POOL, model="n")}
-    with pytest.raises(ReplayError, match="for model 'gpt'; models that can be replayed: m"):
+    with pytest.raises(
+        ReplayError, match="for model 'gpt'; send all of it to one with --model; models that can be replayed: m"
+    ):
         run(every(1, 1, model="gpt"))
     assert run(every(1, 1, model="gpt"), model="m").model == "m"
-    with pytest.raises(ReplayError, match="for no model; models that can be replayed: m, n"):
+    with pytest.raises(
+        ReplayError, match="that name no model; send all of it to one with --model; models that can be replayed: m, n"
+    ):
         replay(every(1, 1), pools)
     both = replay(every(1, 1, model="n") + every(1, 2, model="m"), pools)
     assert {result.model: result.tiers[0].requests for result in both} == {"n": 1, "m": 2}

@@ -101,7 +101,7 @@ AGENTS = Actor(
     workload="agents",
     shape="spiky-tolerant",
     ask=Ask(model=LARGE, tier="flex", words=400, max_tokens=120),
-    rates=((6, 2.0), (RUNAWAY[0], 12.0), (RUNAWAY[1], 1.2)),
+    rates=((6, 2.0), (RUNAWAY[0], 12.0), (RUNAWAY[1], 1.2), (DEADLINE[0], 0.4), (DEADLINE[1], 1.2)),
 )
 NIGHTLY = Actor(
     project="Nightscribe",

@@ -121,7 +121,10 @@ def _paused(tally: Tally) -> int:
 
 
 def table(tally: Tally) -> list[tuple[str, ...]]:
-    """The tiers so far, as `COLUMNS`: sent and refused by the tier that was asked for, the rest by the one that served."""
+    """The tiers so far, as `COLUMNS`: sent and refused by the tier that was asked for, the rest by the one that served.
+
+    When a batch's lines begin its callers do not see.
+    """
     rows: list[tuple[str, ...]] = []
     for tier in (tier.word for tier in TIERS):
         books = tally.books.get(tier)
@@ -132,8 +135,7 @@ def table(tally: Tally) -> list[tuple[str, ...]]:
                 tier,
                 f"{tally.batch_lines if batch else tally.sent.get(tier, 0):,}",
                 f"{tally.batch_done if batch else len(served):,}",
-                spread([one.queue_ms for one in served]),
-                spread(ttfts(served)),
+                *(["–"] * 2 if batch else [spread([one.queue_ms for one in served]), spread(ttfts(served))]),
                 f"{throttled(asked):,}",
                 f"{shed(asked):,}",
                 f"{books.pauses if books else 0:,}",

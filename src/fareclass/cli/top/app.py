@@ -51,6 +51,7 @@ class Top(App[None]):
         self._place = 0
         self._seen_at: datetime | None = None
         self._away: tuple[datetime, str] | None = None
+        self._late = ""
         self._paused = self._helping = False
 
     def compose(self) -> ComposeResult:
@@ -82,23 +83,29 @@ class Top(App[None]):
         """One look; a gateway that is away leaves the picture as it is."""
         try:
             self._pools = await self._source.pools()
-            self._place = min(self._place, max(0, len(self._pools) - 1))
-            if board and self._pools:
-                await self._look_closer(self._pools[self._place])
         except Away as away:
             self._away = (self._away[0] if self._away else datetime.now(), str(away))  # noqa: DTZ005 - for the eye
         else:
             self._away = None
             self._seen_at = datetime.now()  # noqa: DTZ005 - for the eye
+            self._place = min(self._place, max(0, len(self._pools) - 1))
         self._draw()
+        if board and self._pools and self._away is None:
+            await self._look_closer(self._pools[self._place])
+            self._draw()
 
     async def _look_closer(self, pool: dict[str, Any]) -> None:
-        """The tier board of the pool that is shown, and whose floors there are."""
+        """The tier board of the pool that is shown, and whose floors there are; the last ones stay while reports are late."""
         model = pool["model"]
-        self._boards[model] = await self._source.board(model)
+        try:
+            self._boards[model] = await self._source.board(model)
+            if any(floor["project"] not in self._owners for floor in pool["floors"]):
+                self._owners |= await self._source.owners(model)
+        except Away as away:
+            self._late = str(away)
+            return
+        self._late = ""
         self._rates.setdefault(model, deque(maxlen=_SAMPLES)).append(view.tokens_per_s(self._boards[model]))
-        if any(floor["project"] not in self._owners for floor in pool["floors"]):
-            self._owners |= await self._source.owners(model)
 
     def action_next_model(self) -> None:
         self._place = (self._place + 1) % max(1, len(self._pools))
@@ -141,7 +148,7 @@ class Top(App[None]):
             Text(view.heading(pool), "bold"),
             *view.replica_bars(pool, room),
             _table(view.LINE_HEADINGS, view.tier_lines(pool), room),
-            Text(f"The last {WINDOW_S} s" + ("" if board else ": no request ended"), "bold"),
+            Text(f"The last {WINDOW_S} s{self._about(board)}", "bold"),
         ]
         if board:
             parts.append(_table(view.BOARD_HEADINGS, view.board_rows(board), room))
@@ -149,6 +156,12 @@ class Top(App[None]):
             parts.append(_table(view.FLOOR_HEADINGS, view.floor_rows(pool, self._owners), room))
         parts.append(_spark(self._rates.get(pool["model"], ()), room))
         return Group(*parts)
+
+    def _about(self, board: Sequence[object]) -> str:
+        """What is to be said of the tier board."""
+        if self._late:
+            return f", of before: {self._late}"
+        return "" if board else ": no request ended"
 
 
 def _spark(rates: Sequence[float], room: int) -> Text:
