@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.callers import COUNT, Listener
-from tests.e2e.gateway import ADMIN_KEY, behind, chat, cost, local, runs
+from tests.e2e.gateway import ADMIN_KEY, behind, chat, cost, local, refused_start, runs, simulated
 from tests.e2e.upstream import PROMPT_TOKENS, story
 from tests.engine.conftest import eventually
 
@@ -79,6 +79,33 @@ async def test_what_does_not_end_within_the_drain_time_is_cut_and_billed(upstrea
     assert row["output"] == 3 and row["cost_pico"] == cost("default", row["input"], 3)
     assert row["outcome"] == "internal", "the caller had not gone (R6)"
     await gateway.close()
+
+
+async def test_whose_turn_never_came_before_the_stop_may_come_again(upstream, start):
+    """R6: that is no fault of the gateway's, and nothing is billed."""
+    process = await start(behind(upstream.url, slots=1, drain_s=1))
+    gateway = process.gateway()
+    upstream.play = never_end
+    stream = Listener(gateway, "/chat/completions", chat(max_tokens=50))
+    await eventually(lambda: stream.text == story(3))
+    waiting = asyncio.create_task(gateway.ask())
+    await gateway.becomes("waiting", 1)
+    process.send(signal.SIGTERM)
+    assert await process.wait() == 0
+    await asyncio.gather(stream.task, return_exceptions=True)
+    answer = await waiting
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+    assert int(answer.headers["retry-after"]) > 0 and "turn" in answer.json()["error"]["message"]
+    assert {row["outcome"]: row["cost_pico"] > 0 for row in gateway.rows()} == {"internal": True, "shed": False}
+    await gateway.close()
+
+
+async def test_a_mistake_in_opentelemetrys_variables_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    assert refused_start(tmp_path, simulated()).startswith(
+        "spans can't be sent as OpenTelemetry's variables (OTEL_…) say"
+    )
 
 
 async def test_r48_what_goes_on_for_a_caller_who_may_come_back_ends_with_the_gateway(upstream, start):

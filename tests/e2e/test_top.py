@@ -9,7 +9,7 @@ from textual.widgets import Static
 
 from fareclass.cli.top import app as top_app
 from fareclass.cli.top.app import Top
-from fareclass.cli.top.source import Source
+from fareclass.cli.top.source import Away, Source
 from tests.e2e.gateway import ADMIN_KEY, in_process, simulated
 from tests.engine.conftest import eventually
 
@@ -96,6 +96,18 @@ async def test_a_gateway_that_goes_away_leaves_the_picture_and_comes_back_by_its
             await eventually(lambda: "Away" not in screen(pilot) and "sim-0" in screen(pilot))
     finally:
         await context.__aexit__(None, None, None)
+
+
+async def test_pools_are_shown_while_reports_are_late(launch, monkeypatch):
+    gateway = await launch(settings())
+
+    async def late(source, model):
+        raise Away("no answer within 5 s: it may be busy")
+
+    monkeypatch.setattr(Source, "board", late)
+    async with Top(Source(gateway.url, ADMIN_KEY)).run_test(size=(120, 30)) as pilot:
+        await eventually(shows(pilot, "m (1 of 2)", "sim-0", "of before: no answer within 5 s"))
+        assert "Away" not in screen(pilot)
 
 
 async def test_a_key_that_is_not_taken_is_said(launch):

@@ -22,6 +22,12 @@ async def test_each_key_is_told_what_it_may_and_no_other_is_taken(admin: httpx.A
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated"), key
 
 
+async def test_nobody_is_sent_to_another_host(admin: httpx.AsyncClient):
+    """Nor is it told without a key which addresses there are."""
+    answer = await admin.get("/projects/", headers={"host": "evil.example", "authorization": ""})
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
 async def test_the_read_only_key_looks_at_everything_and_plans(admin: httpx.AsyncClient):
     """R44: a plan changes nothing."""
     for path in ("/projects", "/keys", "/pools", "/usage", "/audit", "/batches", "/reservations", "/prices"):

@@ -156,6 +156,14 @@ async def test_a_trace_in_the_body_is_planned_for(admin: httpx.AsyncClient) -> N
 
 
 @ONE
+async def test_a_plan_begins_where_it_is_asked_to(admin: httpx.AsyncClient) -> None:
+    """Not at the hour before, when perhaps nobody asked for anything yet."""
+    since_us = (now_us() // 60_000_000 - 30) * 60_000_000
+    (row,) = await rows(admin, **{"project": "acme", "from": _iso(since_us - 20_000_000)})
+    assert (row["minutes"], row["start"][:16]) == (30, _iso(since_us)[:16])
+
+
+@ONE
 async def test_one_plan_at_a_time_with_waits_out_of_the_scheduler(control: Control) -> None:
     """R44: where the pool's speed is known, the busiest time is replayed for each way to buy."""
     planner = Planning(control, {"smollm2": pool()})

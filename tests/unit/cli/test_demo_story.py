@@ -53,7 +53,7 @@ def test_the_table_counts_refusals_where_they_were_asked_for_and_answers_where_t
     assert (rows["priority"]["sent"], rows["priority"]["served"], rows["priority"]["503"]) == ("1", "4", "0")
     assert rows["priority"]["first token"] == "80 ms / 1.5 s" and rows["priority"]["USD"] == "0.123"
     assert (rows["flex"]["429"], rows["flex"]["served"], rows["flex"]["paused"]) == ("5", "0", "7")
-    assert (rows["batch"]["sent"], rows["batch"]["served"]) == ("20", "12")
+    assert (rows["batch"]["sent"], rows["batch"]["served"], rows["batch"]["waited"]) == ("20", "12", "–")
     assert rows["default"]["first token"] == "none yet"
 
 

@@ -177,8 +177,10 @@ def _others(tally: Tally) -> str:
     for actor in (BANK, CODE, AGENTS):
         found = tally.of(actor.project)
         parts.append(f"{actor.project} {len(answered(found)):,} of {len(found):,}")
+    circle = throttled(tally.of(AGENTS.project, RUNAWAY))
     return (
-        f"Answered: {', '.join(parts)}, {NIGHTLY.project} {tally.batch_done:,} of {tally.batch_lines:,} lines. Answers "
+        f"Answered: {', '.join(parts)}, {NIGHTLY.project} {tally.batch_done:,} of {tally.batch_lines:,} lines. Of "
+        f"{AGENTS.project}'s requests {circle:,} were refused while the agent ran in its circle. Answers "
         f"were paused {_paused(tally):,} times; {cut(tally.done)} did not come to their end."
     )
 
