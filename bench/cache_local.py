@@ -9,7 +9,7 @@ from fareclass.core.prefix import Block
 from fareclass.engine.base import Prompt
 from fareclass.engine.local import LocalEngine
 from fareclass.engine.model_file import fetch_default_model
-from fareclass.policy.caching import read_prefix
+from fareclass.policy.caching import read_links
 
 WORDS = 500
 """About 2,000 tokens."""
@@ -45,7 +45,8 @@ async def _round(engine: LocalEngine, number: int) -> list[tuple[float, int, int
 
 async def _first_token(engine: LocalEngine, known: str, question: str, project: str) -> tuple[float, int, int]:
     messages = [{"role": "system", "content": known}, {"role": "user", "content": question}]
-    prefix = read_prefix(b"bench", project.encode(), [Block(one.encode(), len(one)) for one in (known, question)])
+    links = read_links(b"bench", [Block(one.encode(), len(one)) for one in (known, question)])
+    prefix = None if links is None else links.prefix(b"bench", project.encode())
     body = {"messages": messages, "temperature": 0, "max_tokens": 2}
     begin = time.perf_counter()
     call = await engine.open(

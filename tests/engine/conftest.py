@@ -15,7 +15,7 @@ from fareclass.engine.base import Call, Prompt
 from fareclass.engine.local import LocalEngine
 from fareclass.engine.model_file import fetch_default_model
 from fareclass.engine.openai_http import HttpEngine, Timeouts
-from fareclass.policy.caching import read_prefix
+from fareclass.policy.caching import read_links
 
 DIE = "die"
 HANG = "hang"
@@ -112,6 +112,7 @@ def chat(
 ) -> Prompt:
     """A request of one project; calls with the same id are of one answer."""
     body = {"messages": [{"role": "user", "content": question}], "temperature": 0, **fields}
+    links = read_links(b"key", [Block(question.encode(), len(question))])
     return Prompt(
         path="/chat/completions",
         body=body,
@@ -122,7 +123,7 @@ def chat(
         made_tokens=made,
         id=id,
         salt=salt,
-        prefix=read_prefix(b"key", salt.encode(), [Block(question.encode(), len(question))]),
+        prefix=None if links is None else links.prefix(b"key", salt.encode()),
     )
 
 

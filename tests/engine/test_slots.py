@@ -8,7 +8,7 @@ from fareclass.engine.answer import read_answer
 from fareclass.engine.base import Isolation, Prompt
 from fareclass.engine.local import LocalEngine
 from fareclass.engine.model_file import fetch_default_model
-from fareclass.policy.caching import read_prefix
+from fareclass.policy.caching import read_links
 from tests.engine.conftest import collect
 
 SLOTS = 1
@@ -31,7 +31,8 @@ def text(seed: int, words: int = 20) -> str:
 def chat(*texts: str, id: str, salt: str, **fields) -> Prompt:
     messages = [{"role": "assistant" if n % 2 else "user", "content": words} for n, words in enumerate(texts)]
     body = {"messages": messages, "temperature": 0, "max_tokens": fields.pop("tokens", 2)}
-    prefix = read_prefix(b"key", salt.encode(), [Block(words.encode(), len(words)) for words in texts])
+    links = read_links(b"key", [Block(words.encode(), len(words)) for words in texts])
+    prefix = None if links is None else links.prefix(b"key", salt.encode())
     return Prompt(path="/chat/completions", body=body, stream=True, rank=2, id=id, salt=salt, prefix=prefix, **fields)
 
 

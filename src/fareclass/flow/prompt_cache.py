@@ -15,7 +15,7 @@ from fareclass.core.snapshot import Model
 from fareclass.core.usage import Usage
 from fareclass.engine.base import Traits
 from fareclass.flow.clock import now_us
-from fareclass.policy.caching import Entry, Index, read_prefix, shown, split
+from fareclass.policy.caching import Entry, Index, Links, read_links, shown, split
 from fareclass.store.cache_entries import CacheRow, list_cache_entries, put_cache_entries
 
 _TEMPLATE: Final = frozenset(
@@ -89,15 +89,23 @@ class PromptCaches:
             salt = self._salts[project] = hmac.digest(self._key, f"salt:{project}".encode(), "sha256").hex()
         return salt
 
-    def read(self, request: Request, body: Mapping[str, Any], model: Model) -> "CachedPrompt | None":
+    def links(self, request: Request) -> Links | None:
+        """A request's prompt as `read` wants it, where it is read for several models."""
+        return read_links(self._key, request.blocks())
+
+    def read(
+        self, request: Request, body: Mapping[str, Any], model: Model, links: Links | None = None
+    ) -> "CachedPrompt | None":
         """What is known of a request's prompt; None for one too short to matter. `body` is what goes upstream."""
         if request.prompt_bytes < min(CACHE_LEAST_BYTES, model.cache_min_tokens):
             return None
         settings = {name: body[name] for name in body if name in _TEMPLATE or name not in _SETTLED}
         project = request.key.project.id
         seed = msgspec.json.encode((project, model.name, request.path, settings))
-        prefix = read_prefix(self._key, seed, request.blocks())
-        return None if prefix is None else CachedPrompt(self.indexes[model.name], prefix, model, project)
+        links = links or self.links(request)
+        if links is None:
+            return None
+        return CachedPrompt(self.indexes[model.name], links.prefix(self._key, seed), model, project)
 
 
 class CachedPrompt:

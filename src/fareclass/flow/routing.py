@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from fareclass.core.events import Finished
-from fareclass.core.limits import SPEED_TRY_S
+from fareclass.core.limits import CACHE_LEAST_BYTES, SPEED_TRY_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model, Route, RouteModel, Snapshot
@@ -19,6 +19,7 @@ from fareclass.flow.prompt_cache import PromptCaches
 from fareclass.flow.reserved import Standing
 from fareclass.flow.tickets import expected, make_ticket
 from fareclass.metering.pricing import cost
+from fareclass.policy.caching import Links
 from fareclass.policy.estimate import Estimator
 from fareclass.policy.fields import check_media, upstream_fields
 from fareclass.policy.routes import Option, Pick, order, rule_for, wall
@@ -139,9 +140,11 @@ class Routing:
         now_s = asyncio.get_running_loop().time()
         found: list[tuple[Claim, Option]] = []
         causes: list[Refusal] = []
+        cached = any(self._dispatchers[each.model].may_cache for each in route.models if each.model in snapshot.models)
+        links = self._caches.links(request) if cached and request.prompt_bytes >= CACHE_LEAST_BYTES else None
         for member in route.models:
             try:
-                found.append(self._option(snapshot, request, member, now_s))
+                found.append(self._option(snapshot, request, member, links, now_s))
             except Refusal as refusal:
                 causes.append(refusal.alone())
         if not found:
@@ -183,7 +186,9 @@ class Routing:
             last = self._lasts[place] = Last()
         return last
 
-    def _option(self, snapshot: Snapshot, request: Request, member: RouteModel, now_s: float) -> tuple[Claim, Option]:
+    def _option(
+        self, snapshot: Snapshot, request: Request, member: RouteModel, links: Links | None, now_s: float
+    ) -> tuple[Claim, Option]:
         """What a model could do for a request; raises `Refusal` for what it may not do."""
         model, job = snapshot.models[member.model], request.job
         claim = claimed(snapshot, request, model)
@@ -191,7 +196,7 @@ class Routing:
         check_media(request.media_hosts, model)
         dispatcher = self._dispatchers[model.name]
         body, _ = upstream_fields(request, model)
-        cached = self._caches.read(request, body, model) if dispatcher.may_cache else None
+        cached = self._caches.read(request, body, model, links) if dispatcher.may_cache else None
         likely = expected(self._estimator, request, model, cached)
         room = False
         if claim.claims:

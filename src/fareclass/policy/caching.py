@@ -18,13 +18,26 @@ _US: Final = 1_000_000
 DIGEST_BYTES: Final = 16
 
 
-def read_prefix(key: bytes, seed: bytes, blocks: Iterable[Block]) -> Prefix | None:
+class Links(NamedTuple):
+    """A prompt read once, whatever model it is for: a digest for each of its beginnings, and what else a `Prefix` holds."""
+
+    digests: Sequence[bytes]
+    ends: tuple[int, ...]
+    points: tuple[tuple[int, int], ...]
+
+    def prefix(self, key: bytes, seed: bytes) -> Prefix:
+        """The prompt with what else makes it, in `seed`: model, project, settings of the template."""
+        begin = blake2b(seed, key=key, digest_size=DIGEST_BYTES).digest()
+        digests = (blake2b(begin + link, key=key, digest_size=DIGEST_BYTES).digest() for link in self.digests)
+        return Prefix(tuple(digests), self.ends, self.points)
+
+
+def read_links(key: bytes, blocks: Iterable[Block]) -> Links | None:
     """The digests of a prompt's beginnings; None for one without a block.
 
-    `seed` holds what else makes the prompt: model, project, settings of the template. Without `key` nobody can
-    tell from a digest what was asked, by trying what it may have been (R51).
+    Without `key` nobody can tell from a digest what was asked, by trying what it may have been (R51).
     """
-    digest = blake2b(seed, key=key, digest_size=DIGEST_BYTES).digest()
+    digest = b""
     digests, ends, points, end = [], [], [], 0
     for data, size, ttl_s in blocks:
         digest = blake2b(digest + data, key=key, digest_size=DIGEST_BYTES).digest()
@@ -33,7 +46,7 @@ def read_prefix(key: bytes, seed: bytes, blocks: Iterable[Block]) -> Prefix | No
         ends.append(end)
         if ttl_s:
             points.append((len(ends) - 1, ttl_s))
-    return Prefix(tuple(digests), tuple(ends), tuple(points)) if end else None
+    return Links(digests, tuple(ends), tuple(points)) if end else None
 
 
 def shown(prefix: Prefix, prompt_tokens: int) -> str:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fareclass.core.prefix import FIVE_MINUTES_S, ONE_HOUR_S, Block, Prefix
-from fareclass.policy.caching import Index, Look, read_prefix, shown, split
+from fareclass.policy.caching import Index, Look, read_links, shown, split
 
 US = 1_000_000
 KEY = b"secret"
@@ -13,7 +13,8 @@ MIN = 10
 
 def prefix(*texts: str, points: dict[int, int] | None = None, project: str = "p", key: bytes = KEY) -> Prefix:
     found = points or {}
-    made = read_prefix(key, project.encode(), [Block(t.encode(), len(t), found.get(i, 0)) for i, t in enumerate(texts)])
+    links = read_links(key, [Block(t.encode(), len(t), found.get(i, 0)) for i, t in enumerate(texts)])
+    made = None if links is None else links.prefix(key, project.encode())
     assert made is not None
     return made
 
