@@ -1,6 +1,7 @@
 """R26: budgets as operators make them, on both databases, and what was spent before them."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -99,10 +100,12 @@ async def test_r26_a_key_s_budget_is_of_a_key_of_that_project(admin: httpx.Async
 async def test_r26_what_was_spent_before_the_start_is_there_when_a_budget_is_set(
     admin: httpx.AsyncClient, store: Store
 ) -> None:
-    """The gateway's ledger of an hour ago counts, once, for the project and the key."""
+    """The ledger of before it counts, once, for the project and the key."""
     acme = await made(admin, "/projects", {"name": "acme"})
     ci = await made(admin, "/keys", {"project": "acme", "name": "ci"})
-    before_us = time.time_ns() // 1000 - 60_000_000
+    now = datetime.now(UTC)
+    before = max(now - timedelta(minutes=1), now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+    before_us = int(before.timestamp() * 1e6)  # of this month, whenever that begins
     write(store, entry(project=acme["id"], key=ci["id"], cost_pico=2 * USD, ended_us=before_us))
     write(store, entry(project=acme["id"], key="key_else", cost_pico=USD, ended_us=before_us))
     for _ in range(2):
