@@ -1,6 +1,8 @@
 """Who may come in and how one gets around, what of the console a browser gets to hold, and what other sites can do with it (R51)."""
 
+import json
 import re
+import socket
 
 import httpx
 import pytest
@@ -8,8 +10,15 @@ from playwright.sync_api import Page, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.browser.console import COOKIE, Live, usable_on_a_phone, visit
+from fareclass.core.limits import HEAD_BYTES
+from tests.browser.console import COOKIE, Live, row_of, usable_on_a_phone, visit
 from tests.e2e.gateway import ADMIN_KEY
+
+OUT_OF_SIGHT = """row => [...row.querySelectorAll('td')].filter(one => {
+    const box = one.getBoundingClientRect();
+    return box.right > 390 || one.scrollWidth > one.clientWidth || box.bottom > row.getBoundingClientRect().bottom + 1;
+}).map(one => one.textContent)"""
+"""The cells of a row that are not seen whole on a phone."""
 
 
 def log_in(page: Page, key: str) -> None:
@@ -87,6 +96,19 @@ def test_two_pages_on_a_phone(live: Live, phone: Page):
     expect(phone.get_by_role("heading", level=1)).to_have_text("Audit")
 
 
+def test_a_list_on_a_phone_cuts_nothing(live: Live, phone: Page):
+    """Each value stands whole, with its column's name."""
+    project = live.project("with-a-name-that-is-rather-long")
+    live.api.put(f"/budgets/{project['id']}", json={"usd": "2.50", "per": "day"}).raise_for_status()
+    visit(phone, live, "/audit")
+    row = row_of(phone, "budget.set")
+    expect(row).to_contain_text("project name with-a-name-that-is-rather-long, budget $2.50 / day")
+    assert row.evaluate(OUT_OF_SIGHT) == []
+    assert row.locator("td").nth(2).evaluate("one => getComputedStyle(one, '::before').content") == '"What"'
+    visit(phone, live, f"/projects/{project['id']}")
+    assert row_of(phone, "$2.50").evaluate(OUT_OF_SIGHT) == []
+
+
 def test_keys_lead_everywhere_in_light_and_dark(live: Live, page: Page):
     """Dark or light by the system's preference until somebody chooses, and then for good."""
     page.emulate_media(color_scheme="dark")
@@ -108,6 +130,11 @@ def test_keys_lead_everywhere_in_light_and_dark(live: Live, page: Page):
 
 
 # What others may try, by plain HTTP
+
+
+def connected(live: Live) -> socket.socket:
+    url = httpx.URL(live.console.url)
+    return socket.create_connection((url.host, url.port), timeout=20)
 
 
 def test_the_cookie_is_strict(live: Live):
@@ -178,6 +205,34 @@ def test_polling_is_no_way_around_the_socket(live: Live):
         f"{live.console.url}/_nicegui_ws/socket.io/?EIO=4&transport=polling", cookies={COOKIE: live.admin}
     )
     assert answer.status_code == 400
+
+
+def test_an_endless_head_is_cut_off(live: Live):
+    with connected(live) as raw:
+        raw.sendall(b"GET /login HTTP/1.1\r\nx-much: " + b"x" * HEAD_BYTES)
+        assert raw.recv(1_000).startswith(b"HTTP/1.1 431 ")
+
+
+def test_an_address_at_which_nothing_is(live: Live):
+    with httpx.Client(base_url=live.console.url, cookies={COOKIE: live.admin}, follow_redirects=True) as client:
+        for path in ("/nowhere", "/_nicegui/nowhere", "/projects/a/b"):
+            answer = client.get(path)
+            assert answer.status_code == 404 and "There is nothing at this address." in answer.text
+        assert client.get("/pools/").status_code == 200
+
+
+def test_the_log_is_lines_of_json_and_no_line_for_what_is_asked_in_vain(live: Live):
+    """R51."""
+    before = live.console.log.stat().st_size
+    with httpx.Client(base_url=live.console.url, cookies={COOKIE: live.admin}) as client:
+        assert client.get("/secret-path").status_code == 404
+        assert client.get("/_nicegui/x/static/secret-path").status_code == 404
+    with connected(live) as raw:
+        raw.sendall(b"no HTTP\r\n\r\n")
+        raw.recv(1_000)
+    (line,) = live.console.log.read_bytes()[before:].splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["message"]) == ("warning", "Invalid HTTP request received.")
 
 
 def test_an_endless_form_is_cut_off(live: Live):

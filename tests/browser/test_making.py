@@ -1,8 +1,10 @@
 """What an operator makes and changes in the console: projects, keys, quotas, budgets, reservations, workloads, routes."""
 
 import re
+from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.console import MODEL, OTHER, Live, bearer, choose, row_of, visit
@@ -86,9 +88,42 @@ def test_a_key_is_changed_and_revoked_quotas_and_budgets_are_set(live: Live, pag
     assert (quota["tpm"], quota["rpm"], float(quota["priority_share"])) == (120_000, None, 0.2)
     budget = live.api.get("/budgets", params={"project": "limited"}).json()["data"][0]
     assert (budget["usd"], budget["per"]) == ("12.5", "day")
+    visit(page, live, "/audit")
+    expect(row_of(page, "budget.set")).to_contain_text("budget $12.50 / day")
+    visit(page, live, f"/projects/{project['id']}")
     page.get_by_role("button", name="Lift").click()
     page.get_by_role("button", name="Lift", exact=True).last.click()
     expect(page.get_by_text("No budget: nothing is refused for its cost.")).to_be_visible()
+
+
+def test_quota_and_budget_forms_begin_with_what_is_held(live: Live, page: Page):
+    """Of the model or key that is chosen: sending the form unread changes nothing."""
+    project = live.project("held")
+    key = live.api.post("/keys", json={"project": project["id"], "name": "spender"}).raise_for_status().json()
+    quota = {"tpm": 90_000, "rpm": 70, "concurrency": 5, "priority_share": "0.25"}
+    live.api.put(f"/quotas/{project['id']}/{MODEL}", json=quota).raise_for_status()
+    live.api.put(f"/budgets/{project['id']}/{key['id']}", json={"usd": "7.25", "per": "day"}).raise_for_status()
+    visit(page, live, f"/projects/{project['id']}")
+    page.get_by_role("button", name="Set quota").click()
+    tokens, dialog = page.get_by_label("Tokens a minute"), page.get_by_role("dialog")
+    expect(tokens).to_have_value("90000")
+    choose(page, "Model", OTHER)
+    expect(tokens).to_have_value("")
+    choose(page, "Model", MODEL)
+    expect(tokens).to_have_value("90000")
+    dialog.get_by_role("button", name="Set quota").click()
+    expect(dialog).to_have_count(0)
+    (held,) = live.api.get("/quotas", params={"project": "held"}).json()["data"]
+    assert (held["tpm"], held["rpm"], held["concurrency"], float(held["priority_share"])) == (90_000, 70, 5, 0.25)
+    page.get_by_role("button", name="Set budget").click()
+    amount = page.get_by_label("USD")
+    expect(amount).to_have_value("")
+    choose(page, "Of", "spender")
+    expect(amount).to_have_value("7.25")
+    dialog.get_by_role("button", name="Set budget").click()
+    expect(dialog).to_have_count(0)
+    (budget,) = live.api.get("/budgets", params={"project": "held"}).json()["data"]
+    assert (budget["key"], budget["usd"], budget["per"]) == (key["id"], "7.25", "day")
 
 
 def test_names_are_text(live: Live, page: Page):
@@ -117,6 +152,12 @@ def test_a_reservation_is_made_refused_with_an_offer_and_cancelled(live: Live, p
     expect(page.get_by_role("dialog")).to_contain_text("can't promise")
     offer = page.get_by_role("button", name="Take the largest that fits")
     offer.click()
+    expect(page.get_by_text("can't promise")).to_be_hidden()
+    taken = page.get_by_label("Output tokens a minute").input_value()
+    page.get_by_label("Output tokens a minute").fill("-5")
+    page.get_by_role("button", name="Reserve", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("output must be 0 or more")
+    page.get_by_label("Output tokens a minute").fill(taken)
     page.get_by_role("button", name="Reserve", exact=True).click()
     expect(row_of(page, "season")).to_contain_text("in force")
     made = live.api.get("/reservations", params={"project": "season"}).json()["data"][0]
@@ -159,6 +200,30 @@ def test_a_workload_and_a_route(live: Live, page: Page):
     page.get_by_role("button", name="Delete assistant").click()
     page.get_by_role("button", name="Delete", exact=True).last.click()
     expect(page.get_by_text("No route: callers name the model itself.")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("place", "noun", "body", "more"),
+    [
+        ("workloads", "workload", {"shape": "offline", "default_tier": "flex"}, ""),
+        ("routes", "route", {"models": [{"model": MODEL}], "order_by": "latency"}, "Models, each with its quality"),
+    ],
+)
+def test_a_new_one_overwrites_none_of_its_name(
+    live: Live, page: Page, place: str, noun: str, body: dict[str, Any], more: str
+):
+    """Also one that was made after the page was drawn."""
+    visit(page, live, f"/{place}")
+    live.api.put(f"/{place}/occupied", json=body).raise_for_status()
+    before = live.api.get(f"/{place}/occupied").json()
+    page.get_by_role("button", name=f"New {noun}").click()
+    page.get_by_label("Name").fill("occupied")
+    if more:
+        page.get_by_label(more).fill(OTHER)
+    page.get_by_role("button", name=f"Set {noun}").click()
+    expect(page.get_by_role("dialog")).to_contain_text("occupied exists already: change it in the list")
+    assert live.api.get(f"/{place}/occupied").json() == before
+    live.api.delete(f"/{place}/occupied")
 
 
 def test_a_replica_drains(live: Live, page: Page):

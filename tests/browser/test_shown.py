@@ -5,12 +5,13 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.console import MODEL, OTHER, Live, bearer, choose, planned, row_of, visit
+from tests.browser.console import COOKIE, MODEL, OTHER, Live, bearer, choose, planned, row_of, until, visit
 from tests.e2e.gateway import ADMIN_KEY, chat
 
 
@@ -77,6 +78,48 @@ def test_the_playground_shows_each_tier(live: Live, page: Page):
     assert prices == [prices[1] * Decimal("1.75"), prices[1], prices[1] / 2]
 
 
+def test_the_playgrounds_key_ends_though_its_login_does_in_mid_run(live: Live, stranger: Page):
+    """R51: and nobody is left to be told, which is no fault."""
+    cookie = {"name": COOKIE, "value": live.console.log_in(), "url": live.console.url, "httpOnly": True}
+    stranger.context.add_cookies([cookie])  # type: ignore[list-item]
+    visit(stranger, live, "/playground")
+    choose(stranger, "Model", OTHER)
+    stranger.get_by_label("Most tokens").fill("9")
+    stranger.get_by_role("button", name="Send on each tier").click()
+    expect(stranger.locator("[data-tier=default].lane")).to_contain_text("answering", timeout=20_000)
+
+    def live_keys() -> list[str]:
+        keys = live.api.get("/keys", params={"limit": 500}).json()["data"]
+        return [key["name"] for key in keys if key["name"].startswith("console-playground-") and not key["revoked_at"]]
+
+    assert len(live_keys()) == 1
+    other = stranger.context.new_page()
+    visit(other, live, "/audit").get_by_role("button", name="Log out").click()
+    expect(stranger).to_have_url(f"{live.console.url}/login")
+    assert len(live_keys()) == 1, "the run goes on"
+    other.close()
+    until(lambda: live_keys() == [], 30)
+    assert "Traceback" not in live.console.log.read_text() and "traceback" not in live.console.log.read_text()
+
+
+def test_use_of_a_day_is_told_of_reservations_that_were_in_force_in_it(live: Live, page: Page):
+    """Not of one whose hours did not come, though it is of the same project and model."""
+    project = live.project("twice")["id"]
+    later = f"{datetime.now(UTC) + timedelta(days=2):%a}".lower()
+    hours = {"tz": "UTC", "weekly": [{"days": [later], "from": "09:00", "to": "17:00"}]}
+    made = []
+    for more in ({}, {"hours": hours}):
+        body = {"project": project, "model": MODEL, "input_tpm": 1_000, "output_tpm": 100} | more
+        made.append(live.api.post("/reservations", json=body).raise_for_status().json()["id"])
+    try:
+        visit(page, live, "/reservations")
+        for one, use in zip(made, ("0 %", "–"), strict=True):
+            expect(row_of(page, one).locator("td").nth(5)).to_have_text(use)
+    finally:
+        for one in made:
+            live.api.delete(f"/reservations/{one}").raise_for_status()
+
+
 def test_the_slider_moves_along_the_curve(live: Live, page: Page):
     """Without another call; what it stands on becomes a reservation."""
     planned(page, live)
@@ -86,6 +129,8 @@ def test_the_slider_moves_along_the_curve(live: Live, page: Page):
     page.on("request", lambda request: calls.append(request.url))
     level = page.locator(".fact").first
     expect(level).to_have_text("p50level")
+    # Nothing is reserved at the median of these days, so no floor carries anything.
+    expect(page.locator(".fact", has_text="overflows")).to_have_text("100 %overflows")
     page.get_by_role("slider", name="Level to reserve at").locator("[tabindex='0']").focus()
     for name in ("p60", "p70", "p75", "p80", "p90", "p95", "p99"):
         page.keyboard.press("ArrowRight")
@@ -97,7 +142,7 @@ def test_the_slider_moves_along_the_curve(live: Live, page: Page):
     assert tokens > 0
     dialog.get_by_role("button", name="Reserve", exact=True).click()
     expect(dialog).to_have_count(0)
-    (made,) = live.api.get("/reservations").json()["data"]
+    (made,) = live.api.get("/reservations", params={"project": "default"}).json()["data"]
     assert (made["input_tpm"], made["model"], made["project_name"]) == (tokens, MODEL, "default")
     live.api.delete(f"/reservations/{made['id']}").raise_for_status()
 
@@ -116,6 +161,7 @@ def test_costs_are_those_of_the_ledger(live: Live, page: Page):
     assert "served_tier" in text.splitlines()[0] and "priority" in text
     visit(page, live, "/tiers")
     expect(row_of(page, "priority")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Output tokens")).to_be_in_viewport(ratio=1)
 
 
 def test_batches_show_how_far_they_are(live: Live, page: Page):

@@ -133,11 +133,32 @@ class ControlPlane:
     def url(self) -> str:
         return self._gateway.url
 
+    def lasting(self) -> "ControlPlane":
+        """The same with the key as it is now, for what must be done though the login ends meanwhile."""
+        held = self._session
+        kept = Session(held.id, held.key, held.role, held.ends_at)
+        kept.over = held.over
+        return ControlPlane(self._gateway, kept)
+
     async def get(self, *path: str, **params: Any) -> dict[str, Any]:
         """Raises:
         Trouble: it was not answered.
         """
         return await self.send("GET", *path, params=params)
+
+    async def has(self, *path: str) -> bool:
+        """Whether there is such a thing.
+
+        Raises:
+            Trouble: it was not answered.
+        """
+        try:
+            await self.get(*path)
+        except Trouble as trouble:
+            if trouble.code == "not_found":
+                return False
+            raise
+        return True
 
     async def send(
         self, method: str, *path: str, body: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None

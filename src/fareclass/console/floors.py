@@ -71,6 +71,11 @@ def calendar(
     }
 
 
+def stood(record: Mapping[str, Any], from_us: int, to_us: int) -> bool:
+    """Whether the reservation was in force at any moment between two times."""
+    return in_force_us(reservation_of(record), from_us, to_us) > 0
+
+
 def utilisation(
     records: Iterable[Mapping[str, Any]], usage: Iterable[Mapping[str, Any]], from_us: int, to_us: int
 ) -> dict[tuple[str, str], tuple[float, float]]:

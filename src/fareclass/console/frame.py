@@ -10,6 +10,7 @@ from nicegui import ui
 
 from fareclass.console.client import ControlPlane, Trouble
 from fareclass.console.session import Session
+from fareclass.console.temporary import TemporaryKeys
 
 THEME_COOKIE = "fareclass_theme"
 READ_ONLY = "You are logged in with the read-only key: changes need the admin key."
@@ -27,11 +28,14 @@ class Page(NamedTuple):
 
 class Desk:
     """What a page works with: the control plane as the session's key opens it, the parameters of its address, and where
-    trouble is told. `admin` says whether the session may change anything.
+    trouble is told. `admin` says whether the session may change anything; `temporary` makes keys for the playground.
     """
 
-    def __init__(self, control: ControlPlane, session: Session, params: Mapping[str, str]) -> None:
+    def __init__(
+        self, control: ControlPlane, session: Session, params: Mapping[str, str], temporary: TemporaryKeys
+    ) -> None:
         self.control = control
+        self.temporary = temporary
         self.params = params
         self.admin = session.role == "admin"
         self._banner: ui.element | None = None

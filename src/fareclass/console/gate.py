@@ -4,18 +4,20 @@ A page that some other site shows or sends can do nothing here: the cookie is Sa
 every POST must come with the Origin of the console itself.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from fareclass.console.client import Gateway, Trouble
-from fareclass.console.login import login_page
+from fareclass.console.client import ControlPlane, Gateway, Trouble
+from fareclass.console.login import login_page, nowhere_page
 from fareclass.console.session import Attempts, Role, Session, Sessions
-from fareclass.core.limits import CONSOLE_FORM_BYTES, CONSOLE_SESSION_S
+from fareclass.console.temporary import TemporaryKeys
+from fareclass.core.limits import CONSOLE_FORM_BYTES, CONSOLE_SESSION_S, HEAD_READ_S
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,7 +27,9 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "fareclass_console"
 SESSION = "fareclass.session"
 """Where a request's scope holds its session."""
-_SOCKET = "/_nicegui_ws/"
+_SOCKETS = "/_nicegui_ws/"
+_SOCKET = "/_nicegui_ws/socket.io/"
+"""The one path at which a page's live connection is."""
 _LOGIN, _LOGOUT = "/login", "/logout"
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -44,11 +48,24 @@ _HEADERS = (
 class Gate:
     """The ASGI application of the console; what it lets through goes to `app`.
 
-    `home` is the path of the page that one comes to; `secure`: it is served by TLS.
+    `known` says whether the app has anything at a request's path; `home` is the path of the page that one comes to;
+    `secure`: it is served by TLS.
     """
 
-    def __init__(self, app: ASGIApp, gateway: Gateway, sessions: Sessions, *, home: str, secure: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        gateway: Gateway,
+        sessions: Sessions,
+        temporary: TemporaryKeys,
+        known: Callable[[Scope], bool],
+        *,
+        home: str,
+        secure: bool,
+    ) -> None:
         self.app = app
+        self._temporary = temporary
+        self._known = known
         self._home = home
         self._gateway = gateway
         self._sessions = sessions
@@ -62,7 +79,8 @@ class Gate:
         headers = Headers(scope=scope)
         session = self._sessions.find(_token(headers))
         if scope["type"] == "websocket":
-            if session is None or not _own_origin(headers) or not _own_page(scope, session):
+            right = scope["path"] == _SOCKET and _own_origin(headers)
+            if session is None or not right or not _own_page(scope, session):
                 await send({"type": "websocket.close", "code": 1008})
                 return
             await self.app(scope, receive, send)
@@ -83,7 +101,7 @@ class Gate:
             return PlainTextResponse("method not allowed", 405)
         if method == "POST" and not _own_origin(headers):
             return PlainTextResponse("This does not come from a page of the console.", 403)
-        if path.startswith(_SOCKET):
+        if path.startswith(_SOCKETS):
             return PlainTextResponse("The console needs a WebSocket.", 400)
         if path == "/":
             return RedirectResponse(self._home, 303)
@@ -97,14 +115,19 @@ class Gate:
             if "text/html" in headers.get("accept", ""):
                 return RedirectResponse(f"{_LOGIN}?next={quote(path)}", 303)
             return PlainTextResponse("Log in first.", 401)
-        return None
+        # Of a path that it does not know the app would make a page, which counts among nobody's.
+        return None if self._known(scope) else HTMLResponse(nowhere_page(), 404)
 
     async def _log_in(self, scope: Scope, receive: Receive) -> Response:
         peer = (scope.get("client") or ("",))[0]
         wait_s = self._attempts.wait_s(peer)
         if wait_s:
             return self._login_page("/", f"Too many failed logins: try again in {wait_s:.0f} s.", 429)
-        form = await _form(receive)
+        try:
+            async with asyncio.timeout(HEAD_READ_S):
+                form = await _form(receive)
+        except TimeoutError:
+            return PlainTextResponse("The form did not arrive in time.", 408, {"connection": "close"})
         if form is None:
             return self._login_page("/", "That is too long to be a key.", 400)
         key, onward = form.get("key", "").strip(), _local(form.get("next", "/"))
@@ -121,7 +144,11 @@ class Gate:
         self._attempts.passed(peer)
         response = RedirectResponse(onward, 303)
         known: Role = "admin" if role == "admin" else "read_only"
-        self._set_cookie(response, self._sessions.begin(key, known), int(CONSOLE_SESSION_S))
+        token = self._sessions.begin(key, known)
+        self._set_cookie(response, token, int(CONSOLE_SESSION_S))
+        session = self._sessions.find(token)
+        if session is not None and known == "admin":
+            self._temporary.sweep_soon(ControlPlane(self._gateway, session))
         return response
 
     def _log_out(self, session: Session | None) -> Response:
@@ -163,8 +190,8 @@ def _token(headers: Headers) -> str | None:
 
 def _own_origin(headers: Headers) -> bool:
     """Whether a page of this console sends it: its Origin is the host that is asked."""
-    origin = urlsplit(headers.get("origin", ""))
-    return origin.scheme in {"http", "https"} and bool(origin.netloc) and origin.netloc == headers.get("host")
+    host = headers.get("host")
+    return bool(host) and headers.get("origin") in {f"http://{host}", f"https://{host}"}
 
 
 def _own_page(scope: Scope, session: Session) -> bool:

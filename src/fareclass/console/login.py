@@ -1,15 +1,15 @@
-"""The login: a plain page, since nothing else of the console is shown to strangers."""
+"""Plain pages: the login, since nothing else of the console is shown to strangers, and the one for what is not there."""
 
 from html import escape
 
-_PAGE = """<!doctype html>
+_FRAME = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>Log in · Fareclass</title>
+<title>{title} · Fareclass</title>
 <style>
   :root {{ --ground: #f6f7f9; --card: #fff; --ink: #16181d; --soft: #5b6270; --line: #d9dde4; --accent: #3056d3;
            --bad: #b3261e; }}
@@ -29,6 +29,7 @@ _PAGE = """<!doctype html>
            border: 1px solid var(--line); border-radius: 6px; }}
   button {{ width: 100%; margin-top: 14px; padding: 10px; font: inherit; font-weight: 600; color: #fff;
             background: #3056d3; border: 0; border-radius: 6px; cursor: pointer; }}
+  a {{ color: var(--accent); font-weight: 600; }}
   :focus-visible {{ outline: 3px solid var(--accent); outline-offset: 2px; }}
   .bad {{ color: var(--bad); font-weight: 600; }}
   small {{ display: block; margin-top: 16px; color: var(--soft); }}
@@ -38,7 +39,11 @@ _PAGE = """<!doctype html>
 <body>
 <main>
   <h1>Fareclass</h1>
-  <p>Console of {gateway}</p>
+{main}</main>
+</body>
+</html>
+"""
+_LOGIN = """  <p>Console of {gateway}</p>
   {trouble}
   <form method="post" action="/login">
     <input type="hidden" name="next" value="{onward}">
@@ -48,13 +53,19 @@ _PAGE = """<!doctype html>
   </form>
   <small>The gateway showed them at its first start, or put them beside its master key: <code>admin.key</code> and
   <code>read-only.key</code>. Your browser does not keep the key; a login lasts 12 hours.</small>
-</main>
-</body>
-</html>
+"""
+_NOWHERE = """  <p>There is nothing at this address.</p>
+  <a href="/">To the console</a>
 """
 
 
 def login_page(gateway: str, onward: str, trouble: str = "") -> str:
     """The page's HTML; `onward` is where a login leads to, `trouble` why there is none yet."""
     told = f'<p class="bad" role="alert">{escape(trouble)}</p>' if trouble else ""
-    return _PAGE.format(gateway=escape(gateway), onward=escape(onward, quote=True), trouble=told)
+    main = _LOGIN.format(gateway=escape(gateway), onward=escape(onward, quote=True), trouble=told)
+    return _FRAME.format(title="Log in", main=main)
+
+
+def nowhere_page() -> str:
+    """The HTML for an address at which nothing is."""
+    return _FRAME.format(title="Not found", main=_NOWHERE)

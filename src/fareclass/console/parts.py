@@ -9,23 +9,29 @@ from nicegui import ui
 from nicegui.elements.mixins.validation_element import ValidationElement
 
 from fareclass.console.charts import Options
-from fareclass.console.client import Trouble
+from fareclass.console.client import ControlPlane, Trouble
 
 _PER_PAGE = 50
-_TIER_CELL = '<q-td :props="props"><span class="tier" :data-tier="props.value">{{ props.value }}</span></q-td>'
-_CHIP_CELL = '<q-td :props="props"><span class="chip" :class="props.row[props.col.name + \'_tone\']">{{ props.value }}</span></q-td>'
-_LINK_CELL = '<q-td :props="props"><a :href="props.row[props.col.name + \'_href\']">{{ props.value }}</a></q-td>'
-_METER_CELL = (
-    '<q-td :props="props"><div class="progress"><div class="meter thin" v-if="props.row[props.col.name + '
-    "'_share'] != null\"><i :style=\"{width: props.row[props.col.name + '_share'] + '%', background: 'var(--' + (props.row[props.col.name + '_colour'] || 'default') + ')'}\"></i></div>"
-    "<span>{{ props.value }}</span></div></q-td>"
-)
-CELLS = {"tier": _TIER_CELL, "chip": _CHIP_CELL, "link": _LINK_CELL, "meter": _METER_CELL}
+_FEW = 8
+"""Columns that a table without buttons still shows side by side on a phone."""
+_VALUE = "{{ props.value }}"
+CELLS = {
+    "text": _VALUE,
+    "tier": f'<span class="tier" :data-tier="props.value">{_VALUE}</span>',
+    "chip": f'<span class="chip" :class="props.row[props.col.name + \'_tone\']">{_VALUE}</span>',
+    "link": f"<a :href=\"props.row[props.col.name + '_href']\">{_VALUE}</a>",
+    "meter": (
+        '<div class="progress"><div class="meter thin" v-if="props.row[props.col.name + '
+        "'_share'] != null\"><i :style=\"{width: props.row[props.col.name + '_share'] + '%', background: 'var(--' + (props.row[props.col.name + '_colour'] || 'default') + ')'}\"></i></div>"
+        f"<span>{_VALUE}</span></div>"
+    ),
+}
 
 
 class Column(NamedTuple):
     """A column of a table. `cell` is how it is drawn: text, tier, chip (`<name>_tone`), link (`<name>_href`) or meter
-    (`<name>_share` in percent, `<name>_colour`).
+    (`<name>_share` in percent, `<name>_colour`). Its values may take more lines than one: long ones if they `wrap`, and
+    short ones that break between words if they `fold`.
     """
 
     name: str
@@ -33,6 +39,7 @@ class Column(NamedTuple):
     number: bool = False
     cell: str = "text"
     wrap: bool = False
+    fold: bool = False
 
 
 class Action(NamedTuple):
@@ -53,21 +60,21 @@ class Table:
         named = [
             {
                 "name": one.name, "label": one.label, "field": one.name, "sortable": True,
-                "align": "right" if one.number else "left", "classes": "wrap" if one.wrap else "",
+                "align": "right" if one.number else "left", "classes": "wrap" if one.wrap else "fold" if one.fold else "",
             }
             for one in columns
         ]  # fmt: skip
         if actions:
             named.append({"name": "actions", "label": "", "field": "id", "align": "right"})
         self._pages = {"rowsPerPage": _PER_PAGE}
-        self._table = ui.table(columns=named, rows=[], row_key="id", pagination=self._pages).classes(
-            "grid-table acts" if actions else "grid-table"
-        )
+        kind = "grid-table acts blocks" if actions else "grid-table blocks" if len(columns) > _FEW else "grid-table"
+        self._table = ui.table(columns=named, rows=[], row_key="id", pagination=self._pages).classes(kind)
         self._table.props(f'flat dense hide-no-data aria-label="{label}"')
         self._empty = ui.label(empty).classes("empty")
         for one in columns:
-            if one.cell in CELLS:
-                self._table.add_slot(f"body-cell-{one.name}", CELLS[one.cell])
+            # The label is for a narrow screen, where a row is a block of its own and each value has it above.
+            cell = f'<q-td :props="props" :data-label="props.col.label">{CELLS[one.cell]}</q-td>'
+            self._table.add_slot(f"body-cell-{one.name}", cell)
         if actions:
             self._table.add_slot("body-cell-actions", _buttons(actions))
             for action in actions:
@@ -207,10 +214,14 @@ class Form:
             self._error.set_text(trouble.message)
             self._error.set_visibility(True)
 
-    async def _submitted(self) -> None:
+    def clear(self) -> None:
+        """Take back what was said to be wrong."""
         self._error.set_visibility(False)
         for field in self.fields.values():
             field.error = None
+
+    async def _submitted(self) -> None:
+        self.clear()
         self._submit.disable()
         try:
             await self._act(self)
@@ -223,6 +234,15 @@ class Form:
         finally:
             if not self._submit.is_deleted:
                 self._submit.enable()
+
+
+async def refuse_taken(form: Form, control: ControlPlane, place: str) -> None:
+    """Raises:
+    Trouble: the form's name is that of something that stands in this place, and would overwrite it.
+    """
+    name = form.value("name")
+    if name and await control.has(place, name):
+        raise Trouble(f"{name} exists already: change it in the list", field="name")
 
 
 def confirm(question: str, verb: str, act: Callable[[], Awaitable[None]]) -> None:

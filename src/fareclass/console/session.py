@@ -48,10 +48,14 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def begin(self, key: str, role: Role) -> str:
-        """Make a session; returns the token that stands for it. The oldest ends where there are too many."""
+        """Make a session; returns the token that stands for it. The oldest of its role ends where there are too many.
+
+        Each role has a bound of its own: who may only look can log in as often as he likes and ends no admin's session.
+        """
         self.sweep()
-        while len(self._sessions) >= CONSOLE_SESSIONS:
-            self.end(next(iter(self._sessions.values())))
+        alike = [session for session in self._sessions.values() if session.role == role]
+        if len(alike) >= CONSOLE_SESSIONS:
+            self.end(alike[0])
         token = secrets.token_urlsafe(32)
         session = Session(_id(token), key, role, self._clock() + CONSOLE_SESSION_S)
         self._sessions[session.id] = session

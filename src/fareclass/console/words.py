@@ -57,6 +57,12 @@ def ms(number: float | None) -> str:
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def hours(minutes: int) -> str:
+    """To the minute: `4 min`, `2 h 30 min`, `1,440 h`."""
+    whole, rest = divmod(minutes, 60)
+    return " ".join(filter(None, (f"{whole:,} h" if whole else "", f"{rest} min" if rest or not whole else "")))
+
+
 def percent(share: float | None) -> str:
     """`42 %`; below ten with a decimal, where there is one."""
     if share is None:
@@ -89,12 +95,14 @@ def parse_whole(text: str | float | None, name: str) -> int | None:
     """A whole number as it was typed, with or without grouping; None where nothing was.
 
     Raises:
-        ValueError: it is none; the message says so of `name`.
+        ValueError: it is none, or below 0; the message says so of `name`.
     """
     typed = "" if text is None else str(text).replace(",", "").replace(" ", "").replace("_", "")
     if not typed:
         return None
     typed = typed.removesuffix(".0")
+    if typed.startswith(("-", "−")) and typed[1:].isascii() and typed[1:].isdigit():
+        raise ValueError(f"{name} must be 0 or more")
     if not (typed.isascii() and typed.isdigit() and len(typed) <= 18):
         raise ValueError(f"{name} must be a whole number")
     return int(typed)

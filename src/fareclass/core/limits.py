@@ -276,7 +276,7 @@ SPEED_SAMPLES = 256
 SPEED_TRY_S = 1.0
 """So often a request of a route is sent to a model whose speed nobody knows."""
 CONSOLE_SESSIONS = 64
-"""Logins of the console at once; one more ends the oldest."""
+"""Logins of the console at once, of each role; one more ends the oldest of its role."""
 CONSOLE_SESSION_S = 12 * 3_600.0
 """A login ends after it."""
 CONSOLE_LOGINS = 10

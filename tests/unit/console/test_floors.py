@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fareclass.console.floors import WEEK_US, calendar, hours_in_words, pool_of, utilisation
+from fareclass.console.floors import WEEK_US, calendar, hours_in_words, pool_of, stood, utilisation
 from fareclass.core.times import MINUTE_US
 
 MONDAY_US = 1_796_601_600_000_000
@@ -28,6 +28,22 @@ def test_the_load_of_a_floor_is_that_of_both_sides():
     assert pool.load(100_000, 10_000) == pytest.approx(20)
     assert pool.most == pytest.approx(47, abs=0.5)
     assert pool_of(VIEW | {"input_tpm": None, "output_tpm": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "was"),
+    [
+        ({}, True),
+        ({"starts_at": "2026-12-07T23:00:00Z"}, True),
+        ({"starts_at": "2026-12-08T00:00:00Z"}, False),
+        ({"ends_at": "2026-12-07T00:00:00Z"}, False),
+        ({"cancelled_at": "2026-12-06T00:00:00Z"}, False),
+        ({"hours": HOURS}, True),
+        ({"hours": {"tz": "UTC", "weekly": [{"days": ["sat"], "from": "09:00", "to": "17:00"}]}}, False),
+    ],
+)
+def test_what_was_in_force_on_a_monday(fields: dict[str, Any], was: bool):
+    assert stood(record(**fields), MONDAY_US, MONDAY_US + WEEK_US // 7) is was
 
 
 def test_the_calendar_has_a_point_wherever_something_changes():

@@ -63,6 +63,13 @@ def test_one_login_too_many_ends_the_oldest(sessions: Sessions):
     assert all(sessions.find(token) for token in tokens[1:])
 
 
+def test_logins_that_only_look_end_no_admins(sessions: Sessions):
+    admin = sessions.begin("a", "admin")
+    first, *_ = [sessions.begin("r", "read_only") for _ in range(CONSOLE_SESSIONS + 1)]
+    assert sessions.find(admin)
+    assert sessions.find(first) is None
+
+
 def test_failed_logins_of_a_peer_are_bounded(clock: Clock):
     attempts = Attempts(clock)
     for _ in range(CONSOLE_LOGINS):

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from fareclass.console.words import count_short, ms, parse_whole, total, usd, usd_short, when
+from fareclass.console.words import count_short, hours, ms, parse_whole, total, usd, usd_short, when
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,16 @@ def test_times(number: float, shown: str):
     assert ms(number) == shown
 
 
+def test_hours_to_the_minute():
+    assert [hours(minutes) for minutes in (0, 4, 60, 150, 86_401)] == [
+        "0 min",
+        "4 min",
+        "1 h",
+        "2 h 30 min",
+        "1,440 h 1 min",
+    ]
+
+
 def test_large_numbers_and_moments():
     assert [count_short(number) for number in (None, 950, 12_345, 4_100_000)] == ["–", "950", "12.3 k", "4.1 M"]
     assert when("2026-11-28T23:30:00+02:00") == "2026-11-28 21:30"
@@ -60,6 +70,8 @@ def test_whole_numbers_as_they_are_typed():
         12,
         1000,
     ]
-    for text in ("many", "-1", "1.5", "9" * 19):
+    with pytest.raises(ValueError, match="slots must be 0 or more"):
+        parse_whole("-5", "slots")
+    for text in ("many", "--1", "-", "1.5", "9" * 19):
         with pytest.raises(ValueError, match="slots must be a whole number"):
             parse_whole(text, "slots")

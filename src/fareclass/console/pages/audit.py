@@ -1,13 +1,15 @@
 """Audit: who changed what, and what it was before."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 from nicegui import ui
 
 from fareclass.console.frame import Desk, heading
 from fareclass.console.parts import Action, Column, Table, card, panel
-from fareclass.console.words import when_exactly
+from fareclass.console.words import usd, when_exactly
+from fareclass.core.money import PICO_PER_USD
 
 _MOST = 500
 _COLUMNS = (
@@ -46,7 +48,8 @@ async def build(desk: Desk) -> None:
 
 
 def _row(event: dict[str, Any]) -> dict[str, Any]:
-    change = _change(event["before"], event["after"])
+    before, after = _in_usd(event["before"]), _in_usd(event["after"])
+    change = _change(before, after)
     row = {
         "id": event["id"],
         "at": when_exactly(event["at"]),
@@ -54,11 +57,22 @@ def _row(event: dict[str, Any]) -> dict[str, Any]:
         "action": event["action"],
         "target": event["target"],
         "change": change if len(change) <= _CHARS else f"{change[: _CHARS - 1]}…",
-        "event": {"before": event["before"], "after": event["after"]},
+        "event": {"before": before, "after": after},
     }
     return row | {
         "text": " ".join(str(row[name]) for name in ("actor", "action", "target")).lower() + f" {change.lower()}"
     }
+
+
+def _in_usd(value: Any) -> Any:
+    """With amounts, which the log keeps in 10⁻¹² USD, in USD."""
+    if isinstance(value, list):
+        return [_in_usd(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("pico"), int):
+        value = {"usd": f"{Decimal(value['pico']) / PICO_PER_USD:f}"} | {k: v for k, v in value.items() if k != "pico"}
+    return {name: _in_usd(one) for name, one in value.items()}
 
 
 def _change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
@@ -74,6 +88,8 @@ def _change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, dict) and value.keys() == {"usd", "per"}:
+        return f"{usd(value['usd'])} / {value['per']}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:59]}…"
 

@@ -1,5 +1,6 @@
 """Costs: what was spent, by whom, on what, at which tier; and the invoices."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from nicegui import ui
 from fareclass.console.charts import TIER_WORDS, base, stacked_bars
 from fareclass.console.frame import Desk, heading
 from fareclass.console.parts import Column, Table, card, chart, facts, markup, show_chart
-from fareclass.console.words import count, count_short, percent, total, usd
+from fareclass.console.words import count, count_short, hours, percent, total, usd
 
 _SPANS = {1: "last 24 hours", 7: "last 7 days", 30: "last 30 days", 90: "last 90 days"}
 _GROUPS = {
@@ -80,8 +81,10 @@ class _Explorer:
     async def _refresh(self) -> None:
         begin, step_s = _span(self._span.value)
         group, asked = self._by(), self._asked()
-        rows = await self._desk.control.rows("usage", **asked, by=group or None)
-        over_time = await self._desk.control.rows("usage", **asked, step=step_s)
+        rows, over_time = await asyncio.gather(
+            self._desk.control.rows("usage", **asked, by=group or None),
+            self._desk.control.rows("usage", **asked, step=step_s),
+        )
         rows.sort(key=lambda row: total([row["cost"]]), reverse=True)
         self._table.show([_row(row, group) for row in rows])
         self._facts.content = facts(_sums(rows))
@@ -167,7 +170,7 @@ def _line(place: int, line: dict[str, Any]) -> dict[str, Any]:
         return row | {
             "tier": "reserved",
             "what": f"{count_short(line['input_tpm'])} / {count_short(line['output_tpm'])} TPM, {line['reservation']}",
-            "quantity": f"{line['minutes'] / 60:,.1f} h",
+            "quantity": hours(line["minutes"]),
             "price": f"{usd(line['hourly_usd'])} / h",
             "use": " / ".join("–" if share is None else percent(float(share)) for share in shares),
         }

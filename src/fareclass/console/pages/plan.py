@@ -117,11 +117,9 @@ class _Plan:
             table = Table(_ALTERNATIVES, empty="No alternative.", actions=actions, label="Ways to buy")
             table.show([_alternative(one) for one in row["alternatives"]])
             self._what_if()
-            with ui.element("div").classes("pair"):
-                with ui.element("div"):
-                    sides = Table(_PERCENTILES, empty="", label="Percentiles of tokens a minute")
-                    sides.show([_percentiles(side, row[side]) for side in ("input", "output")])
-                self._workloads()
+            sides = Table(_PERCENTILES, empty="", label="Percentiles of tokens a minute")
+            sides.show([_percentiles(side, row[side]) for side in ("input", "output")])
+            self._workloads()
             self._season()
 
     def _what_if(self) -> None:
@@ -154,8 +152,8 @@ class _Plan:
                 "input / output TPM": f"{count_short(reserve['input_tpm'])} / {count_short(reserve['output_tpm'])}",
                 "a month": usd_short(one["month_usd"]),
                 "of all-default saved": percent(one["saving_share"]),
-                "overflows": percent(one["spill_share"]),
-                "of the floor used": percent(one["used_share"]),
+                "overflows": percent(_spill(one)),
+                "of the floor used": percent(one["used_share"]) if one["reserve"] else "–",
                 "TTFT p99": ms(waits.get("ttft_p99_ms")),
                 "queue p99": ms(waits.get("queue_p99_ms")),
             }
@@ -169,7 +167,7 @@ class _Plan:
         return curves(
             [one["name"] for one in curve],
             [float(one["month_usd"]) for one in curve],
-            [100 * one["spill_share"] for one in curve],
+            [100 * _spill(one) for one in curve],
             [(one["waits"] or {}).get("queue_p99_ms") for one in curve],
             chosen,
         )
@@ -179,9 +177,8 @@ class _Plan:
         open_form(self._desk, self._choices, _nothing, None, given)
 
     def _workloads(self) -> None:
-        with ui.element("div"):
-            table = Table(_WORKLOADS, empty="No key of it names a workload.", label="Tiers for workloads")
-            table.show([_workload(one) for one in self._row["workloads"]])
+        table = Table(_WORKLOADS, empty="No key of it names a workload.", label="Tiers for workloads")
+        table.show([_workload(one) for one in self._row["workloads"]])
 
     def _season(self) -> None:
         season = self._row["season"]
@@ -217,6 +214,12 @@ def _alternative(one: dict[str, Any]) -> dict[str, Any]:
         "reserve": reserve or {},
         "buys": bool(reserve and (reserve["input_tpm"] or reserve["output_tpm"])),
     }
+
+
+def _spill(one: dict[str, Any]) -> float:
+    """Which share of the tokens no floor carries: all of them, where none is reserved."""
+    share: float = one["spill_share"] if one["reserve"] else 1.0
+    return share
 
 
 def _percentiles(side: str, found: dict[str, int]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The calls are made with a key that lives as long as they do, and never leaves th
 """
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -23,12 +22,13 @@ _TIERS = ("reserved", "priority", "default", "flex")
 _REDRAW_S = 0.1
 _MOST_TOKENS = 2_048
 _PROMPT = "Explain in three sentences what a service tier is, and when one pays for priority."
-_KEY = "console-playground-"
 
 
 async def build(desk: Desk) -> None:
     """Draw the page."""
     heading("Playground", "One prompt on each tier at once. It is charged to the project, like any request of its own.")
+    if desk.admin:
+        desk.temporary.sweep_soon(desk.control)
     async with desk.looking():
         projects = {one["id"]: one["name"] for one in await desk.control.pages("projects")}
         models = [pool["model"] for pool in await desk.control.rows("pools")]
@@ -62,11 +62,15 @@ class _Playground:
         try:
             await self._send_all()
         except Trouble as trouble:
-            ui.notify(trouble.message, type="negative", timeout=8000, close_button="Close", multi_line=True)
+            self._say(trouble.message)
         except ValueError as error:
-            ui.notify(str(error), type="negative")
+            self._say(str(error))
         finally:
             self._send_button.enable()
+
+    def _say(self, message: str) -> None:
+        if not self._send_button.is_deleted:  # a run may end long after its page, where nothing can be shown any more
+            ui.notify(message, type="negative", timeout=8000, close_button="Close", multi_line=True)
 
     async def _send_all(self) -> None:
         control, project, model = self._desk.control, self._project.value, self._model.value
@@ -78,11 +82,8 @@ class _Playground:
             "model": model, "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True},
             "messages": [{"role": "user", "content": self._prompt.value}],
         }  # fmt: skip
-        made = await control.send("POST", "keys", body={"project": project, "name": _KEY + secrets.token_hex(4)})
-        try:
-            await asyncio.gather(*(lane.run(control, made["secret"], body, books.get(model)) for lane in self._lanes))
-        finally:
-            await asyncio.shield(control.send("DELETE", "keys", made["id"]))
+        async with self._desk.temporary.made(control, project) as key:
+            await asyncio.gather(*(lane.run(control, key, body, books.get(model)) for lane in self._lanes))
 
 
 def _select(options: Any, label: str, value: object) -> ui.select:

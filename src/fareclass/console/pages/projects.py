@@ -120,17 +120,30 @@ class _Quotas:
         rows = await self._desk.control.pages("quotas", project=self._project)
         self._table.show([_quota_row(row) for row in rows])
 
-    def _ask(self, row: dict[str, Any] | None = None) -> None:
-        held = row["quota"] if isinstance(row, dict) else {}
+    async def _ask(self, row: dict[str, Any] | None = None) -> None:
+        try:
+            rows = await self._desk.control.pages("quotas", project=self._project)
+        except Trouble as trouble:
+            ui.notify(trouble.message, type="negative")
+            return
+        held = {one["model"]: one for one in rows}
         form = Form("Quota", "Set quota", self._set)
+
+        def fill() -> None:
+            quota = held.get(form.value("model"), {})
+            for name in ("tpm", "rpm", "concurrency"):
+                form.fields[name].value = _typed(quota.get(name))
+            form.fields["priority_share"].value = str(round(float(quota.get("priority_share", 0)) * 100))
+
         with form.body:
-            model = held.get("model") or self._models[0]
-            form.add("model", ui.select(sorted({*self._models, model}), label="Model", value=model))
+            model = row["quota"]["model"] if isinstance(row, dict) else self._models[0]
+            models = sorted({*self._models, model})
+            form.add("model", ui.select(models, label="Model", value=model, on_change=fill))
             for name, label in (("tpm", "Tokens a minute"), ("rpm", "Requests a minute"), ("concurrency", "At once")):
-                form.add(name, ui.input(label, value=_typed(held.get(name))).props("inputmode=numeric clearable"))
-            share = str(round(float(held.get("priority_share", 0)) * 100))
-            form.add("priority_share", ui.input("Of the tokens, kept for priority (%)", value=share))
+                form.add(name, ui.input(label).props("inputmode=numeric clearable"))
+            form.add("priority_share", ui.input("Of the tokens, kept for priority (%)"))
             ui.label("Empty is no limit.").classes("soft small")
+        fill()
         form.open()
 
     async def _set(self, form: Form) -> None:
@@ -163,19 +176,30 @@ class _Budgets:
         self._table.show([_budget_row(row) for row in rows])
 
     async def _ask(self, row: dict[str, Any] | None = None) -> None:
-        held = row["budget"] if isinstance(row, dict) else {}
         try:
             keys = await self._desk.control.pages("keys", project=self._project)
+            rows = await self._desk.control.pages("budgets", project=self._project)
         except Trouble as trouble:
             ui.notify(trouble.message, type="negative")
             return
+        held = {one["key"] or "": one for one in rows}
         whose = {"": "the whole project"} | {key["id"]: key["name"] for key in keys if key["revoked_at"] is None}
+        owner = ""
+        if isinstance(row, dict) and row["budget"]["key"]:
+            owner = row["budget"]["key"]
+            whose |= {owner: row["budget"]["key_name"]}
         form = Form("Budget", "Set budget", self._set)
+
+        def fill() -> None:
+            budget = held.get(form.value("key"), {})
+            form.fields["usd"].value = budget.get("usd", "")
+            form.fields["per"].value = budget.get("per", "month")
+
         with form.body:
-            owner = held.get("key") or ""
-            form.add("key", ui.select(whose | ({owner: held["key_name"]} if owner else {}), label="Of", value=owner))
-            form.add("usd", ui.input("USD", value=held.get("usd", "")).props("inputmode=decimal autofocus"))
-            form.add("per", ui.select(["day", "month"], label="Per", value=held.get("per", "month")))
+            form.add("key", ui.select(whose, label="Of", value=owner, on_change=fill))
+            form.add("usd", ui.input("USD").props("inputmode=decimal autofocus"))
+            form.add("per", ui.select(["day", "month"], label="Per"))
+        fill()
         form.open()
 
     async def _set(self, form: Form) -> None:

@@ -156,6 +156,7 @@ class _ReservationForm:
     def _take(self) -> None:
         for name in ("input_tpm", "output_tpm"):
             self.form.fields[name].value = str(self._available[name])
+        self.form.clear()
         self._offer.set_visibility(False)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from fareclass.console.charts import base, steps
-from fareclass.console.floors import WEEK_US, calendar, hours_in_words, pool_of, utilisation
+from fareclass.console.floors import WEEK_US, calendar, hours_in_words, pool_of, stood, utilisation
 from fareclass.console.frame import Desk, heading
 from fareclass.console.pages.reservation_form import Choices, open_form
 from fareclass.console.parts import Action, Column, Table, card, chart, confirm, facts, markup, meter, show_chart
@@ -16,7 +16,7 @@ _EVERY_S = 10.0
 _WEEKS = 5
 _DAY_US = WEEK_US // 7
 _COLUMNS = (
-    Column("project", "Project"),
+    Column("project", "Project", fold=True),
     Column("model", "Model"),
     Column("state", "State", cell="chip"),
     Column("input", "Input TPM", number=True),
@@ -24,9 +24,9 @@ _COLUMNS = (
     Column("input_use", "Input used, 24 h", cell="meter"),
     Column("output_use", "Output used, 24 h", cell="meter"),
     Column("overflow", "Beyond it"),
-    Column("starts", "From (UTC)"),
-    Column("ends", "Until (UTC)"),
-    Column("hours", "Hours"),
+    Column("starts", "From (UTC)", fold=True),
+    Column("ends", "Until (UTC)", fold=True),
+    Column("hours", "Hours", fold=True),
     Column("hourly", "USD / hour", number=True),
     Column("accrued", "Fee so far", number=True),
     Column("id", "Id"),
@@ -79,7 +79,8 @@ class _Reservations:
                     self._pools[view["model"]] = _PoolCard(view["model"])
             self._pools[view["model"]].show(view, [one for one in standing if one["model"] == view["model"]], now)
         rows = records if self._past.value else standing
-        self._table.show([_row(one, use.get((one["project"], one["model"]))) for one in rows])
+        of_day = [use[one["project"], one["model"]] if stood(one, now - _DAY_US, now) else None for one in rows]
+        self._table.show(list(map(_row, rows, of_day)))
 
     async def _again(self) -> None:
         async with self._desk.looking():
@@ -159,10 +160,9 @@ def _row(record: dict[str, Any], use: tuple[float, float] | None) -> dict[str, A
         "record": record,
     }
     for side, share in zip(("input", "output"), use or (None, None), strict=True):
-        known = share is not None and record["status"] != "scheduled"
         row |= {
-            f"{side}_use": percent(share) if known else "–",
-            f"{side}_use_share": min(100, round(100 * share)) if known and share is not None else None,
+            f"{side}_use": percent(share),
+            f"{side}_use_share": None if share is None else min(100, round(100 * share)),
             f"{side}_use_colour": "reserved",
         }
     return row

@@ -7,7 +7,7 @@ from nicegui import ui
 from fareclass.console.charts import TIER_WORDS
 from fareclass.console.client import Trouble
 from fareclass.console.frame import Desk, heading
-from fareclass.console.parts import Action, Column, Form, Table, card, confirm
+from fareclass.console.parts import Action, Column, Form, Table, card, confirm, refuse_taken
 from fareclass.console.words import parse_whole
 
 _COLUMNS = (
@@ -36,6 +36,8 @@ async def build(desk: Desk) -> None:
 
     def ask(held: dict[str, Any] | None = None) -> None:
         async def put(form: Form) -> None:
+            if held is None:
+                await refuse_taken(form, desk.control, "routes")
             await desk.control.send("PUT", "routes", form.value("name"), body=_body(form, held or {}))
             await refresh()
 

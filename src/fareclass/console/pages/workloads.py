@@ -6,7 +6,7 @@ from nicegui import ui
 
 from fareclass.console.charts import TIER_WORDS
 from fareclass.console.frame import Desk, heading
-from fareclass.console.parts import Action, Column, Form, Table, card
+from fareclass.console.parts import Action, Column, Form, Table, card, refuse_taken
 from fareclass.console.words import parse_whole
 
 _COLUMNS = (
@@ -39,11 +39,13 @@ async def build(desk: Desk) -> None:
         keys = [key["workload"] for key in await desk.control.pages("keys") if key["revoked_at"] is None]
         table.show([_row(one, keys.count(one["name"])) for one in found])
 
-    async def put(form: Form) -> None:
-        await desk.control.send("PUT", "workloads", form.value("name"), body=_body(form))
-        await refresh()
-
     def ask(held: dict[str, Any] | None = None) -> None:
+        async def put(form: Form) -> None:
+            if held is None:
+                await refuse_taken(form, desk.control, "workloads")
+            await desk.control.send("PUT", "workloads", form.value("name"), body=_body(form))
+            await refresh()
+
         form = Form(f"Change {held['name']}" if held else "New workload", "Set workload", put)
         with form.body:
             _fields(form, held or {})
