@@ -1,5 +1,6 @@
 """The tier board: what each tier was like, by requested and served tier, side by side."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ _COLUMNS = (
     Column("output", "Output tokens", number=True),
     Column("cost", "Cost", number=True),
 )
+_SHORTEST_MS = 0.1
+"""Less is shown as so much."""
 
 
 async def build(desk: Desk) -> None:
@@ -57,7 +60,7 @@ async def build(desk: Desk) -> None:
         rows = sorted(found, key=lambda row: (_rank(row["requested_tier"]), _rank(row["served_tier"])))
         table.show([_row(row) for row in rows])
         served = [row for row in rows if row["requested_tier"] == row["served_tier"]]
-        show_chart(ttft, _percentiles(served, "ttft_ms", "first token, ms (log)", type="log", min=10))
+        show_chart(ttft, _times(served))
         show_chart(between, _percentiles(served, "inter_token_ms", "between tokens, ms"))
         show_chart(speed, _speeds(served))
         show_chart(refused, _refusals(rows))
@@ -80,6 +83,13 @@ def _percentiles(rows: Sequence[dict[str, Any]], field: str, name: str, **scale:
     measured = [row for row in rows if row.get(field)]
     series = {which: [row[field][which] for row in measured] for which in ("p50", "p95")}
     return side_by_side([row["served_tier"] for row in measured], series, name, **scale)
+
+
+def _times(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """First tokens, on a scale of powers of ten that begins below the shortest."""
+    shortest = min((row["ttft_ms"]["p50"] for row in rows if row.get("ttft_ms")), default=_SHORTEST_MS)
+    least = 10.0 ** math.floor(math.log10(max(_SHORTEST_MS, shortest)))
+    return _percentiles(rows, "ttft_ms", "first token, ms (log)", type="log", min=least)
 
 
 def _speeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
