@@ -62,6 +62,7 @@ class PoolReplay(Fleet):
         self.kept_ppm = MICRO
         self._counts = counts
         self._quotas = quotas
+        self._context_tokens = pool.context_tokens
         self._estimates = Estimates(pool.model, pool.max_tokens_default) if quotas or floors.overflows else None
 
     def arrive(self, arrival: Arrival, tier: Tier, at_us: int) -> None:
@@ -88,7 +89,7 @@ class PoolReplay(Fleet):
         """What does not fit into the model's context is refused before the line, as an engine would."""
         self.offered += 1
         self.open += 1
-        if job.prompt + job.output > self.pool.context_tokens:
+        if job.prompt + job.output > self._context_tokens:
             self._end(job, Outcome.INVALID)
             return
         now, project = self.now_us / US, job.project

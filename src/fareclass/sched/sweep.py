@@ -150,14 +150,18 @@ class Sweep:
 
     def _round(self, now: float, out: list[Effect]) -> None:
         for tier in self._floors.tiers:
-            while self._floors.below(tier) and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out):
+            while (
+                self._roomy[tier]
+                and self._floors.below(tier)
+                and self._fill_one(self.lines.by_rank[tier], tier, now, {}, out)
+            ):
                 self.floor_starts += self.lines.better_wait(tier)
         claimed: dict[Replica, None] = {}
         spoken = 0
         for line, rank in self.lines.order:
             if not line.fresh.waiting and not line.returned:
                 continue
-            while self._fill_one(line, rank, now, claimed, out):
+            while self._roomy[rank] and self._fill_one(line, rank, now, claimed, out):
                 pass
             if rank <= Tier.DEFAULT:
                 roaming = line.width - line.home_width - self.headroom.holds_back(line.sticky_width)
@@ -167,10 +171,8 @@ class Sweep:
                 spoken += min(roaming, max(0, self._leaving - spoken))
 
     def _fill_one(self, line: Line, rank: int, now: float, claimed: dict[Replica, None], out: list[Effect]) -> bool:
-        """Start the best ticket of this line that may start; False if none may."""
+        """Start the best ticket of this line that may start; False if none may. Some replica has room."""
         roomy = self._roomy[rank]
-        if not roomy:
-            return False
         keeps = rank > Tier.RESERVED
         for ticket, home in line.candidates(roomy, soft=self.headroom.full):
             among = self._open_to(ticket, roomy if home is None else (home,))
