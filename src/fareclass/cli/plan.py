@@ -174,16 +174,16 @@ def _money(text: str) -> str:
 
 
 def _curve(console: Console, curve: Sequence[Mapping[str, Any]]) -> None:
-    """The month's cost at each level as a bar; the least is marked."""
+    """The month's cost at each level as a bar; the least, or the first of them, is marked."""
     costs = [float(one["month_usd"]) for one in curve]
     most, least = max(costs, default=0.0) or 1.0, min(costs, default=0.0)
     console.print("If it were reserved at a percentile of its minutes (USD a month, what spills, TTFT p99):")
-    for one, cost in zip(curve, costs, strict=True):
+    for place, (one, cost) in enumerate(zip(curve, costs, strict=True)):
         waits = one["waits"] or {}
         bar = "█" * max(1, round(cost / most * _BAR))
         ttft = f"  {waits['ttft_p99_ms'] / 1000:.2f} s" if waits.get("ttft_p99_ms") is not None else ""
         spills = f"{one['spill_share']:.0%}" if one["reserve"] else "all"
-        mark = "  least" if cost == least else ""
+        mark = "  least" if place == costs.index(least) else ""
         line = f"  {one['name'].upper():>4} {bar:<{_BAR}} {cost:>12,.2f}  {spills:>4}{ttft}{mark}"
         console.print(Text(line, style="green" if mark else ""))
 
