@@ -50,7 +50,10 @@ clean:
 	$(PYTHON) -m venv --without-pip .venv
 	@uv --version >/dev/null 2>&1 || $(PYTHON) -m pip --python $(BIN)/python install --quiet --require-hashes -r requirements/uv.txt
 
+# Else each of the tests' workers would compile all that they import.
+.venv/.test .venv/.check: COMPILED = --compile-bytecode
+
 .venv/.%: requirements/%.txt pyproject.toml | .venv/pyvenv.cfg
-	$(UV) pip install --quiet --require-hashes -r $<
+	$(UV) pip install --quiet $(COMPILED) --require-hashes -r $<
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
