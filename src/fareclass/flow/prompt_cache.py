@@ -90,8 +90,8 @@ class PromptCaches:
         return salt
 
     def links(self, request: Request) -> Links | None:
-        """A request's prompt as `read` wants it, where it is read for several models."""
-        return read_links(self._key, request.blocks())
+        """A long prompt as `read` wants it, where it is read for several models; a short one is soon read again."""
+        return read_links(self._key, request.blocks()) if request.prompt_bytes >= CACHE_LEAST_BYTES else None
 
     def read(
         self, request: Request, body: Mapping[str, Any], model: Model, links: Links | None = None
@@ -102,7 +102,7 @@ class PromptCaches:
         settings = {name: body[name] for name in body if name in _TEMPLATE or name not in _SETTLED}
         project = request.key.project.id
         seed = msgspec.json.encode((project, model.name, request.path, settings))
-        links = links or self.links(request)
+        links = links or read_links(self._key, request.blocks())
         if links is None:
             return None
         return CachedPrompt(self.indexes[model.name], links.prefix(self._key, seed), model, project)

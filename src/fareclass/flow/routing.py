@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from fareclass.core.events import Finished
-from fareclass.core.limits import CACHE_LEAST_BYTES, SPEED_TRY_S
+from fareclass.core.limits import SPEED_TRY_S
 from fareclass.core.outcomes import Outcome, Refusal
 from fareclass.core.request import Request
 from fareclass.core.snapshot import Model, Route, RouteModel, Snapshot
@@ -140,8 +140,8 @@ class Routing:
         now_s = asyncio.get_running_loop().time()
         found: list[tuple[Claim, Option]] = []
         causes: list[Refusal] = []
-        cached = any(self._dispatchers[each.model].may_cache for each in route.models if each.model in snapshot.models)
-        links = self._caches.links(request) if cached and request.prompt_bytes >= CACHE_LEAST_BYTES else None
+        cached = any(self._dispatchers[each.model].may_cache for each in route.models)
+        links = self._caches.links(request) if cached else None
         for member in route.models:
             try:
                 found.append(self._option(snapshot, request, member, links, now_s))

@@ -24,6 +24,7 @@ from fareclass.wire.csv_table import columns_of, csv_answer
 
 Step = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 _LIVE_US = 600 * 1_000_000
+"""A report of no more than so long until now is quick."""
 _OF_INVOICE = ("project", "project_name", "month")
 
 
